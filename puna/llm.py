@@ -49,7 +49,7 @@ from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
 from puna.speculation import Drafter, drafter_of
-from puna.stored_pages import open_stored_pages
+from puna.stored_pages import StoredPages, open_stored_pages, prepared_folder
 from puna.suggested import NOTHING, Suggested, suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers import build_tokenizer
@@ -196,8 +196,8 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self.stored_pages = open_stored_pages(checkpoint, parts.backend, plan, config, report)
         self._drafter = _drafter(parts, report)
+        self.stored_pages = _opened_pages(parts, report)
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -745,6 +745,8 @@ def _load(
     report: Reporter,
     check: Callable[[Checkpoint], None] | None,
 ) -> _Parts:
+    if config.cache_dir:
+        prepared_folder(config)  # an error comes before the weights are read
     config = choose_device(config, report)
     begin_to_compile(config, partial(hub.types_to_fetch, path_or_name))
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
@@ -766,6 +768,14 @@ def _load(
         backend.close()
         raise
     return _Parts(checkpoint, text, backend, plan, config, footprint)
+
+
+def _opened_pages(parts: _Parts, report: Reporter) -> StoredPages | None:
+    try:
+        return open_stored_pages(parts.checkpoint, parts.backend, parts.plan, parts.config, report)
+    except BaseException:
+        parts.backend.close()
+        raise
 
 
 def _drafter(parts: _Parts, report: Reporter) -> Drafter | None:

@@ -40,7 +40,7 @@ SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a la
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
-NICENESS = 10  # a tenth of the share of other threads; with 19, closing took seconds on a busy machine
+NICENESS = 10  # a tenth of another thread's share; with 19, closing took seconds on a busy machine
 # KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
 # that is not finite makes the request fail that wrote it.
 NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
@@ -95,6 +95,7 @@ class StoredPages:
         self._pages_read = backend.read_pages([0])
         self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
         self._pages: Pages | None = None
+        self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
         self._is_open = True
         self._open_store = open_store
         self._store: PageStore | None = open_store(lambda: True) if at_once else None
@@ -112,9 +113,12 @@ class StoredPages:
         return max(1, int(LOAD_S / self._page_s))
 
     def find(self, request: Request, first: int, last: int) -> int:
-        while first < last and self._store is not None and self._store.has(self._name(request, first)):
+        while first < last and self._has(self._name(request, first)):
             first += 1
         return first
+
+    def _has(self, name: str) -> bool:
+        return self._store is not None and name not in self._forgotten and self._store.has(name)
 
     def load(self, request: Request, first: int) -> int:
         start, last = time.perf_counter(), len(request.page_ids)
@@ -133,6 +137,7 @@ class StoredPages:
             self._do(partial(self._save, _Source(pages, page, pages.identity(page), name, ids, index)))
 
     def forget(self, request: Request) -> None:
+        self._forgotten.update(request.page_names)
         self._do(partial(self._remove, list(request.page_names)))
 
     def close(self) -> None:
@@ -213,10 +218,11 @@ class StoredPages:
 
     def _remove(self, names: list[str], store: PageStore) -> None:
         store.remove(names)
+        self._forgotten.difference_update(names)
 
 
 def _yield_to_others() -> None:
-    """Let this thread run only where the threads that compute leave the cores idle. Linux has a priority for each thread."""
+    """Let this thread run where the threads that compute leave the cores idle. Linux has a priority for each thread."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -237,8 +243,7 @@ def open_stored_pages(
     if not backend.kv_arithmetic:
         report.notice("--cache-dir has no effect with several processes: each holds only its part of a page")
         return None
-    folder = typed_path(os.fspath(config.cache_dir), "cache_dir").absolute()
-    open_folder(folder)
+    folder = prepared_folder(config)
     page_bytes = backend.read_pages([0]).nbytes
     if config.cache_size < 2 * page_bytes:
         raise ConfigError("cache_size", f"is {config.cache_size}; a page of this model takes {page_bytes} bytes")
@@ -251,6 +256,13 @@ def open_stored_pages(
         return PageStore(folder, key_of(facts), page_bytes, config.cache_size, _about(checkpoint, backend, plan))
 
     return StoredPages(backend, plan, open_store, report, at_once=digest is not None or is_small)
+
+
+def prepared_folder(config: EngineConfig) -> Path:
+    """The folder of `config.cache_dir`, which is made if it is missing. ConfigError if it cannot be used."""
+    folder = typed_path(os.fspath(config.cache_dir), "cache_dir").absolute()
+    open_folder(folder)
+    return folder
 
 
 def _digest(checkpoint: Checkpoint, known: KnownDigests, is_needed: Callable[[], bool]) -> str:

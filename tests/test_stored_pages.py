@@ -24,6 +24,7 @@ from puna.page_store import PageStore, key_of, open_folder
 from puna.plan import Plan
 from puna.progress import KeepingReporter
 from puna.request import FinishReason, Request, SamplingParams
+from puna.speculation import Drafter, NGramDrafter
 from puna.stored_pages import StoredPages, open_stored_pages, sources_digest
 from tests.conformance.test_backends import loaded, plan_of
 from tests.fakes import VOCAB_SIZE, ByteTokenizer, FakeBackend, SamplingBackend, make_plan, random_checkpoint, tiny_config
@@ -41,11 +42,13 @@ def store_in(folder: Path, backend: FakeBackend, plan: Plan, limit: int = 1 << 3
 class Start:
     """One start of a program: an engine on arithmetic, with the pages of a folder."""
 
-    def __init__(self, folder: Path | None, backend: FakeBackend | None = None, **sizes: int) -> None:
+    def __init__(
+        self, folder: Path | None, backend: FakeBackend | None = None, drafter: Drafter | None = None, **sizes: int
+    ) -> None:
         plan = make_plan(**sizes)
         self.backend = backend or FakeBackend(plan)
         self.stored = None if folder is None else store_in(folder, self.backend, plan)
-        self.engine = Engine(self.backend, ByteTokenizer(), plan, EngineConfig(), MODEL, source=self.stored)
+        self.engine = Engine(self.backend, ByteTokenizer(), plan, EngineConfig(), MODEL, drafter, self.stored)
 
     def __enter__(self) -> Start:
         return self
@@ -163,8 +166,14 @@ def test_the_pages_of_a_request_that_fails_are_forgotten(tmp_path: Path) -> None
     prompt = prompt_of(1)
     with Start(tmp_path) as it:
         it.backend.poison = lambda ids: float("nan") if len(ids) == 100 else 0.0
+        with Start(tmp_path) as other:  # its pages are on disk when the request fails
+            other.run(prompt[:90])
+        gate = threading.Event()
+        assert it.stored is not None
+        it.stored._do(lambda store: wait_for(gate))
         assert it.run(prompt).finish_reason is FinishReason.ERROR
-        assert it.run(prompt[:90]).num_cached == 0
+        assert it.run(prompt[:90]).num_cached == 0, "not even before the files are removed"
+        gate.set()
     with Start(tmp_path) as it:
         assert it.run(prompt).num_cached == 80  # of the second request, which did not fail
     failing = prompt_of(2)
@@ -267,14 +276,16 @@ def test_loading_goes_in_pieces_beside_other_requests(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_results_do_not_depend_on_the_store(tmp_path: Path, seed: int, kind: Callable[..., FakeBackend]) -> None:
-    """Random requests that share beginnings, many starts, few pages, aborts; files damaged, removed and swapped in between."""
+    """Random requests that share beginnings, many starts, few pages, so that requests are preempted, chunks of any size, aborts,
+    speculation; files are damaged, removed and swapped in between."""
     print("seed", seed)
     rng = random.Random(seed)
     with Start(None) as plain:
         expected: dict[tuple[int, ...], list[int]] = {}
         for _ in range(6):
             sizes = {"num_pages": rng.randint(10, 30), "max_tokens": rng.randint(9, 40), "max_sequences": rng.randint(1, 8)}
-            with Start(tmp_path, kind(make_plan(**sizes)), **sizes) as it:
+            drafter = rng.choice([None, NGramDrafter()])
+            with Start(tmp_path, kind(make_plan(**sizes)), drafter, **sizes) as it:
                 requests = []
                 for _ in range(rng.randint(1, 12)):
                     prompt = prompt_of(rng.randint(1, 3), 64)[: rng.randint(1, 64)] + prompt_of(
@@ -300,7 +311,7 @@ def damage(folder: Path, rng: random.Random) -> None:
     files = sorted(folder.rglob("*.kv"))
     whole = {path: path.read_bytes() for path in files}
     for path in rng.sample(files, len(files) // 4):
-        content = bytearray(whole[path])
+        content = bytearray(whole[path] or b"cut to nothing before")
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         others = bytes(content), whole[path][: rng.randrange(len(content))], whole[rng.choice(files)], None
         changed = rng.choice(others)
@@ -435,3 +446,9 @@ def test_a_large_model_is_read_beside_the_first_requests(tmp_path: Path, monkeyp
     while engine.has_work:
         engine.step()
     stored.close()
+
+
+def test_a_folder_that_cannot_be_used_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="cache_dir"):
+        LLM(tmp_path / "no model", cache_dir=tmp_path / "file")
