@@ -29,7 +29,19 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
     >>> str(refuse("threads", "two", "a whole number"))
     "threads is 'two'; a whole number is needed"
     """
-    return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
+    return UsageError(f"{name} is {shown(value)}; {needed} is needed")
+
+
+def shown(value: object) -> str:
+    """A value in an error: shortened, and never an error itself.
+
+    >>> shown("two"), shown([10**5000])
+    ("'two'", '<list with a number of thousands of digits>')
+    """
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not write an int of more than 4300 digits
+        return f"<{type(value).__name__} with a number of thousands of digits>"
 
 
 def require(holds: bool, name: str, problem: str, hint: str = "") -> None:
@@ -158,10 +170,10 @@ def several(name: str, value: object, needed: str) -> Collection[Any]:
 
 def token_ids(name: str, values: Collection[Any]) -> list[int]:
     """Each id as a whole number. Does not check that the vocabulary has it."""
-    numbers = list(map(_index, values))
+    numbers = list(map(_token_id, values))
     if None in numbers:
         wrong = next(value for value, number in zip(values, numbers) if number is None)
-        raise UsageError(f"{name} holds {reprlib.repr(wrong)}; token ids are whole numbers")
+        raise UsageError(f"{name} holds {shown(wrong)}; token ids are whole numbers")
     return numbers  # type: ignore[return-value]
 
 
@@ -179,12 +191,13 @@ def unicode(name: str, text: str) -> str:
 
 
 MAX_JSON_DEPTH = 32
+MAX_ID_BITS = 64
 
 
 def json_value(name: str, value: object, depth: int = 0, max_depth: int = MAX_JSON_DEPTH) -> Any:
     """A copy of a JSON value: texts, numbers, True, False, None, and lists and dicts of them."""
     if depth > max_depth:
-        raise UsageError(f"{name} is nested deeper than {max_depth}")
+        raise UsageError(f"{name.partition(':')[0]} is nested deeper than {max_depth}")
     if isinstance(value, str):
         return unicode(name, value)
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -204,6 +217,12 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def _token_id(value: Any) -> int | None:
+    """As `_index`; None also for a number that no vocabulary reaches, and that Python may not print."""
+    number = _index(value)
+    return None if number is not None and number.bit_length() > MAX_ID_BITS else number
 
 
 def _float(value: Any) -> float:
