@@ -238,7 +238,7 @@ class LLM:
     @chat_template.setter
     def chat_template(self, template: str | None) -> None:
         self._chat_template = template
-        self.engine.think_tags = tags_of(template)
+        self.engine.admission.think_tags = tags_of(template)
 
     @property
     def default_params(self) -> SamplingParams:
@@ -545,7 +545,7 @@ class LLM:
         sampling = {name: value for name, value in settings.items() if name not in _BESIDE_FIELDS}
         each = self._params_of(params, len(items), sampling | _schema_of(settings))
         for own in {id(one): one for one in each}.values():
-            self.engine.constraints.require(own)  # here, and not in the thread that steps
+            self.engine.admission.constraints.require(own)  # here, and not in the thread that steps
         samplers = self._samplers_of(settings.get("sampler"), len(items))
         processors = checked_processors(settings.get(PROCESSORS))
         if processors and settings.get("sampler") is not None:

@@ -35,7 +35,7 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["speculation", "stored_pages", "thinking"],
-    ["draft_model"],
+    ["draft_model", "admission"],
     ["engine"],
     ["runner"],
     ["completion", "embedding", "samples"],

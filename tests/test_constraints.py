@@ -711,7 +711,7 @@ def test_an_aborted_request_leaves_nothing_and_thousands_leave_nothing() -> None
             engine.abort_all()
     run(engine)
     gc.collect()
-    assert not seen and len(engine.constraints._compiled) == MAX_COMPILED
+    assert not seen and len(engine.admission.constraints._compiled) == MAX_COMPILED
     assert engine.num_free_pages == engine._plan.num_pages
 
 

@@ -102,7 +102,7 @@ def speaker(text: str, kind: type[FakeBackend] = FakeBackend) -> FakeBackend:
 
 def make_engine(backend: FakeBackend, tags: ThinkTags | None = TAG) -> Engine:
     engine = Engine(backend, ByteTokenizer(), make_plan(), EngineConfig(), tiny_config(vocab_size=VOCAB_SIZE))
-    engine.think_tags = tags
+    engine.admission.think_tags = tags
     return engine
 
 
@@ -162,7 +162,7 @@ def test_tags_that_are_control_tokens() -> None:
     plan, magistral = make_plan(), next(tags for tags in TAGS if tags.open == "[THINK]")
     backend = FakeBackend(plan, lambda seen: ids[len(seen) - 1])
     engine = Engine(backend, WithControlTags(), plan, EngineConfig(), tiny_config(vocab_size=VOCAB_SIZE))
-    engine.think_tags = magistral
+    engine.admission.think_tags = magistral
     apart, plain = engine.add([9], SamplingParams(**APART)), engine.add([9], SamplingParams())
     outputs = run(engine)
     assert parts(outputs[apart.id]) == ("Hm.", "No.") and parts(outputs[plain.id]) == ("", "Hm.No.")
