@@ -24,6 +24,7 @@ import numpy.typing as npt
 from puna.errors import ConstraintError, UsageError
 from puna.filters import SUPPRESSED
 from puna.history import History, Row
+from puna.install import pip
 from puna.processors import PROCESSORS
 from puna.request import SamplingParams
 from puna.sampling import Sampler, TokenSampler, require_finite
@@ -146,7 +147,10 @@ class Constraints:
     @cached_property
     def _vocabulary(self) -> MaskVocabulary:
         assert self._tokenizer is not None
-        return MaskVocabulary(self._tokenizer)
+        try:
+            return MaskVocabulary(self._tokenizer)
+        except ModuleNotFoundError as error:  # puna's sources are newer than what was installed for them
+            raise UsageError(f"constraints need the package {error.name}", hint=f"{pip()} install {error.name}") from None
 
 
 def wanted_by(params: SamplingParams) -> tuple[str, Any] | None:

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import sys
 import threading
 import uuid
 import weakref
@@ -428,6 +429,12 @@ def test_depth_ends_no_process_not_even_in_a_thread_with_a_small_stack(kind: str
     is_restored.set()
     thread.join()
     assert done and threading.stack_size() == before
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(UsageError, match=r"^constraints need the package llguidance\n.*pip install llguidance$"):
+        Constraints(ByteTokenizer()).require(SamplingParams(regex="a"))
 
 
 def test_a_model_without_a_tokenizer_has_no_constraints() -> None:
