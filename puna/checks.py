@@ -192,15 +192,16 @@ def unicode(name: str, text: str) -> str:
 
 MAX_JSON_DEPTH = 32
 MAX_ID_BITS = 64
+MAX_INT_BITS = 14_000  # Python writes no whole number of more than 4300 digits
 
 
 def json_value(name: str, value: object, depth: int = 0, max_depth: int = MAX_JSON_DEPTH) -> Any:
     """A copy of a JSON value: texts, numbers, True, False, None, and lists and dicts of them."""
     if depth > max_depth:
-        raise UsageError(f"{name.partition(':')[0]} is nested deeper than {max_depth}")
+        raise UsageError(f"{name if len(name) <= 80 else name[:80] + ' ...'} is nested deeper than {max_depth}")
     if isinstance(value, str):
         return unicode(name, value)
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if value is None or (isinstance(value, int) and value.bit_length() <= MAX_INT_BITS) or _is_finite(value):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1, max_depth) for key, item in value.items()}
@@ -217,6 +218,10 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _token_id(value: Any) -> int | None:
