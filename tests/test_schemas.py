@@ -70,7 +70,7 @@ REFUSED: list[tuple[object, str]] = [
 
 def test_a_number_that_python_does_not_print_is_no_json() -> None:
     with pytest.raises(
-        UsageError, match="^json_schema: const is <int with a number of thousands of digits>; a JSON value is needed$"
+        UsageError, match=r"^json_schema: const is <int with a number of thousands of digits>; a JSON value is needed$"
     ):
         JsonSchema.of("json_schema", {"const": 10**5000})
 
