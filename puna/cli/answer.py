@@ -166,14 +166,14 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
     }
 
 
-def speeds_lines(facts: dict[str, Any]) -> tuple[str, str]:
+def speeds_lines(facts: dict[str, Any]) -> tuple[str, ...]:
     """The statistics as text."""
     first, drafted = facts["first_token_after_process_start_s"], facts["drafted_tokens"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
         f"prompt {counted(facts['prompt_tokens'], 'token')}, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s"
-        + (f", guesses {facts['accepted_tokens']}/{drafted}" if drafted else ""),
+        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s",
+        *([f"guesses {facts['accepted_tokens']}/{drafted}"] if drafted else []),
     )
 
 

@@ -77,4 +77,5 @@ def test_messages_are_wrapped_on_a_terminal_and_one_line_elsewhere(
 
 def test_the_statistics_of_a_long_run_fit(fake: FakeLLM) -> None:
     facts = {"load_s": 1234.5, "first_token_after_process_start_s": 2345.6, "prompt_tokens": 131072, "output_tokens": 131072}
+    facts |= {"accepted_tokens": 131072, "drafted_tokens": 131072}
     assert max(map(len, speeds_lines(facts | {"prefill_tokens_per_s": 123456.0, "decode_tokens_per_s": 12345.6}))) <= COLUMNS
