@@ -29,7 +29,19 @@ def refuse(name: str, value: object, needed: str) -> UsageError:
     >>> str(refuse("threads", "two", "a whole number"))
     "threads is 'two'; a whole number is needed"
     """
-    return UsageError(f"{name} is {reprlib.repr(value)}; {needed} is needed")
+    return UsageError(f"{name} is {shown(value)}; {needed} is needed")
+
+
+def shown(value: object) -> str:
+    """A value in an error: shortened, and never an error itself.
+
+    >>> shown("two"), shown([10**5000])
+    ("'two'", '<list with a number of thousands of digits>')
+    """
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not write an int of more than 4300 digits
+        return f"<{type(value).__name__} with a number of thousands of digits>"
 
 
 def require(holds: bool, name: str, problem: str, hint: str = "") -> None:
@@ -158,10 +170,10 @@ def several(name: str, value: object, needed: str) -> Collection[Any]:
 
 def token_ids(name: str, values: Collection[Any]) -> list[int]:
     """Each id as a whole number. Does not check that the vocabulary has it."""
-    numbers = list(map(_index, values))
+    numbers = list(map(_token_id, values))
     if None in numbers:
         wrong = next(value for value, number in zip(values, numbers) if number is None)
-        raise UsageError(f"{name} holds {reprlib.repr(wrong)}; token ids are whole numbers")
+        raise UsageError(f"{name} holds {shown(wrong)}; token ids are whole numbers")
     return numbers  # type: ignore[return-value]
 
 
@@ -179,15 +191,17 @@ def unicode(name: str, text: str) -> str:
 
 
 MAX_JSON_DEPTH = 32
+MAX_ID_BITS = 64
+MAX_INT_BITS = 14_000  # Python writes no whole number of more than 4300 digits
 
 
 def json_value(name: str, value: object, depth: int = 0, max_depth: int = MAX_JSON_DEPTH) -> Any:
     """A copy of a JSON value: texts, numbers, True, False, None, and lists and dicts of them."""
     if depth > max_depth:
-        raise UsageError(f"{name} is nested deeper than {max_depth}")
+        raise UsageError(f"{name if len(name) <= 80 else name[:80] + ' ...'} is nested deeper than {max_depth}")
     if isinstance(value, str):
         return unicode(name, value)
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if value is None or (isinstance(value, int) and value.bit_length() <= MAX_INT_BITS) or _is_finite(value):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {unicode(name, key): json_value(f"{name}: {key}", item, depth + 1, max_depth) for key, item in value.items()}
@@ -204,6 +218,16 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _token_id(value: Any) -> int | None:
+    """As `_index`; None also for a number that no vocabulary reaches, and that Python may not print."""
+    number = _index(value)
+    return None if number is not None and number.bit_length() > MAX_ID_BITS else number
 
 
 def _float(value: Any) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from puna.checks import refuse_unknown, require, unknown_setting
+from puna.checks import refuse_unknown, require, shown, unknown_setting
 from puna.errors import ConfigError
 from puna.model.spec import MAX_SIZES
 from puna.units import BYTES, parse_bytes
@@ -78,16 +78,16 @@ class EngineConfig:
         for f in fields(self):  # to Python, True is a whole number
             value = getattr(self, f.name)
             ok = isinstance(value, bool) == (f.type == "bool")
-            require(ok, f.name, f"is {value!r}, of type {type(value).__name__}; {f.type} is needed")
+            require(ok, f.name, f"is {shown(value)}, of type {type(value).__name__}; {f.type} is needed")
         for name, low, high in _ENGINE_LIMITS:
             value = getattr(self, name)
             ok = isinstance(value, int) and low <= value <= high
-            require(ok, name, f"is {value!r}; it must lie in {low}..{high}")
+            require(ok, name, f"is {shown(value)}; it must lie in {low}..{high}")
         ok = isinstance(self.device, str) and DEVICE.fullmatch(self.device) is not None
-        require(ok, "device", f"is {self.device!r}; allowed: {DEVICE_NAMES}")
+        require(ok, "device", f"is {shown(self.device)}; allowed: {DEVICE_NAMES}")
         for name, kind in _CHOICES:
             value, allowed = getattr(self, name), get_args(kind)
-            require(value in allowed, name, f"is {value!r}; allowed: {', '.join(allowed)}")
+            require(isinstance(value, str) and value in allowed, name, f"is {shown(value)}; allowed: {', '.join(allowed)}")
         for name in ("lora", "lora_modules"):
             value = getattr(self, name)
             ok = (
@@ -95,12 +95,12 @@ class EngineConfig:
                 and len(value) <= MAX_ADAPTERS
                 and all(isinstance(one, str) and one for one in value)
             )
-            require(ok, name, f"is {value!r}; a list of at most {MAX_ADAPTERS} texts is needed")
+            require(ok, name, f"is {shown(value)}; a list of at most {MAX_ADAPTERS} texts is needed")
             object.__setattr__(self, name, tuple(value))
         ok = isinstance(self.cache_dir, (str, Path)) and "\0" not in str(self.cache_dir)
-        require(ok, "cache_dir", f"is {self.cache_dir!r}; the path of a folder is needed")
+        require(ok, "cache_dir", f"is {shown(self.cache_dir)}; the path of a folder is needed")
         ok = isinstance(self.draft_model, (str, Path)) and "\0" not in str(self.draft_model)
-        require(ok, "draft_model", f"is {self.draft_model!r}; a model's name or path is needed")
+        require(ok, "draft_model", f"is {shown(self.draft_model)}; a model's name or path is needed")
         ok = not self.draft_model or self.speculation == "auto"
         require(
             ok, "draft_model", f"is {str(self.draft_model)!r}, but speculation is {self.speculation!r}; leave one of them out"

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from puna.errors import ConstraintError, UsageError
 from puna.filters import SUPPRESSED
 from puna.history import History, Row
+from puna.install import pip
 from puna.processors import PROCESSORS
 from puna.request import SamplingParams
 from puna.sampling import Sampler, TokenSampler, require_finite
@@ -68,6 +69,8 @@ def _of_schema(text: str) -> str:
 def _regex(given: str) -> str:
     from llguidance import LLMatcher
 
+    if (len(given) - len(given.rstrip("\\"))) % 2:  # llguidance drops such a backslash
+        raise ValueError("it ends with a backslash, which escapes nothing")
     return LLMatcher.grammar_from_regex(given)
 
 
@@ -144,7 +147,10 @@ class Constraints:
     @cached_property
     def _vocabulary(self) -> MaskVocabulary:
         assert self._tokenizer is not None
-        return MaskVocabulary(self._tokenizer)
+        try:
+            return MaskVocabulary(self._tokenizer)
+        except ModuleNotFoundError as error:  # puna's sources are newer than what was installed for them
+            raise UsageError(f"constraints need the package {error.name}", hint=f"{pip()} install {error.name}") from None
 
 
 def wanted_by(params: SamplingParams) -> tuple[str, Any] | None:
@@ -200,13 +206,20 @@ def _refused(kind: str, problem: str) -> UsageError:
 
 
 def _first_words(problem: str) -> str:
-    """The first line of an error of llguidance, shortened.
+    """The first line of an error of llguidance, shortened, or what it says of a regex.
 
     >>> _first_words("at 1(8): unknown name: \\"x\\"\\n   1 | start: x")
     'at 1(8): unknown name: "x"'
+    >>> _first_words('at 1(8): invalid regex "(a" (in regex): regex parse error:\\n    (a\\n    ^\\nerror: unclosed group\\n')
+    'unclosed group'
     """
-    line = next(iter(problem.strip().splitlines()), "no reason was given")
+    lines = problem.strip().splitlines() or ["no reason was given"]
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    line = PLAIN_WORDS.get(reason, reason)
     return line if len(line) <= 200 else line[:200] + " ..."
+
+
+PLAIN_WORDS = {"NoExtensionBias": "no text can satisfy it"}  # llguidance's word for it
 
 
 class MaskVocabulary:
@@ -328,11 +341,14 @@ class Constraint:
 
     def accept(self, token_id: int) -> None:
         """Go on to the token after this one, which ends the answer if it is an end."""
-        self._bits = None
-        self._num_accepted += 1
-        if token_id not in self._ends:
+        is_end = token_id in self._ends
+        if not (is_end and self._may_end()):
             self._matcher.consume_token(token_id)
             self._not_first = None
+        if is_end and not self._matcher.is_accepting():  # a grammar can name an end-of-text token: <|im_end|>
+            raise self._error(f"the model's end-of-text token {token_id} ends the answer, and the form goes on after it")
+        self._bits = None
+        self._num_accepted += 1
 
     def forced(self) -> Sequence[int]:
         """The tokens that must follow, as many as are certain. The mask of each allows nothing else, so to append them without

@@ -76,6 +76,8 @@ def top_n_sigma(logits: Row, params: SamplingParams, history: History) -> Row:
     [4.0, -inf, -inf, -inf]
     """
     present = logits[logits > REMOVED]
+    if not len(present):  # a form allows only what is suppressed
+        return logits
     least = float(present.max()) - params.top_n_sigma * float(present.std(dtype=np.float64))
     return np.where(logits < least, REMOVED_LOGIT, logits)
 

@@ -410,7 +410,7 @@ class LLM:
         given: dict[str, Any] = dict(settings)
         ignores = checks.flag("ignore_eos", given.pop("ignore_eos", False))
         own = frozenset(self.default_params.stop_ids if self.tokenizer is None else self.tokenizer.stop_ids)
-        stop_ids = frozenset(checks.token_ids("stop_ids", given.pop("stop_ids", ()))) | (frozenset() if ignores else own)
+        stop_ids = frozenset(SamplingParams(stop_ids=given.pop("stop_ids", ())).stop_ids) | (frozenset() if ignores else own)
         if (unknown := checks.unknown_setting(BeamSearch, given)) is not None:
             raise unknown
         search = BeamSearch(**given, stop_ids=stop_ids)

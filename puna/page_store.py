@@ -162,7 +162,9 @@ def open_folder(folder: Path) -> None:
         root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         facts = root.stat()
     except OSError as error:
-        raise ConfigError("cache_dir", f"is {str(folder)!r}: {error.strerror}") from None
+        raise ConfigError(
+            "cache_dir", f"is {str(folder)!r}: {error.strerror}", hint="Name a folder that you can write."
+        ) from None
     if hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o022):
         raise ConfigError(
             "cache_dir",

@@ -110,13 +110,13 @@ class SamplingParams:
         dry_penalty_last_n: how many tokens DRY looks back. 0..2**27, or -1: all [64]
         dry_sequence_breakers: texts over which no repetition reaches. At most 64, of 1 to 40 bytes [('\\n', ':', '"', '*')]
         banned_strings: texts that the answer never holds. At most 16 [()]
-        bad_words_ids: sequences of token ids that the text never continues with. At most 1024 [()]
+        bad_words_ids: sequences of token ids that the text never continues with. At most 1024, of at most 1024 ids [()]
         logit_bias: {token id: number to add to its logit}. At most 1024 entries [{}]
         suppress_ids: token ids that are never sampled. At most 1024 [()]
         begin_suppress_ids: token ids that are not sampled as the first token of the answer. At most 1024 [()]
         seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
-        stop_ids: end at any of these token ids, beside the model's own end-of-text ids [()]
+        stop_ids: end at any of these token ids, beside the model's own end-of-text ids. At most 1024 [()]
         include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
         context_shift: if the context is full, drop the older half of its tokens and go on, instead of ending [False]
         num_keep: with context_shift, never drop these first tokens of the prompt. 0..2**27 [0]
@@ -297,15 +297,12 @@ def _stop(name: str, value: object) -> str:
     return checks.unicode(name, text)
 
 
-def _stop_ids(name: str, value: object) -> tuple[int, ...]:
-    return tuple(checks.token_ids(name, checks.several(name, value, "a list of token ids")))
-
-
-def _suppressed(name: str, value: object) -> tuple[int, ...]:
-    ids = _stop_ids(name, value)
+def _ids(name: str, value: object) -> tuple[int, ...]:
+    """Token ids, counted before they are copied: a range has any number of them."""
+    ids = checks.several(name, value, "a list of token ids")
     if len(ids) > MAX_LOGIT_BIAS:
         raise UsageError(f"{name} holds {len(ids)} ids; at most {MAX_LOGIT_BIAS} are allowed")
-    return ids
+    return tuple(checks.token_ids(name, ids))
 
 
 def _choices(name: str, value: object) -> tuple[str, ...]:
@@ -367,7 +364,7 @@ def _sampler(name: str, value: object) -> str:
     found = SAMPLER_ALIASES.get(spelled, spelled)
     if found not in SAMPLERS:
         raise UsageError(
-            f"{name} holds {reprlib.repr(value)}", hint=f"{did_you_mean(found, SAMPLERS)} Known: {', '.join(SAMPLERS)}.".strip()
+            f"{name} holds {checks.shown(value)}", hint=f"{did_you_mean(found, SAMPLERS)} Known: {', '.join(SAMPLERS)}.".strip()
         )
     return found
 
@@ -392,7 +389,7 @@ def _bad_words(name: str, value: object) -> tuple[tuple[int, ...], ...]:
     sequences = checks.several(name, value, "a list of lists of token ids")
     if len(sequences) > MAX_BANNED:
         raise UsageError(f"{name} holds {len(sequences)} sequences; at most {MAX_BANNED} are allowed")
-    found = tuple(tuple(checks.token_ids(name, checks.row(f"each of {name}", one, "a list of token ids"))) for one in sequences)
+    found = tuple(_ids(f"each of {name}", one) for one in sequences)
     if () in found:
         raise UsageError(f"{name} holds an empty list", hint="Give at least one id in each.")
     return found
@@ -430,11 +427,11 @@ _CHECKS: Mapping[str, checks.Check] = {
     "banned_strings": _stops,
     "bad_words_ids": _bad_words,
     "logit_bias": _biases,
-    "suppress_ids": _suppressed,
-    "begin_suppress_ids": _suppressed,
+    "suppress_ids": _ids,
+    "begin_suppress_ids": _ids,
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
-    "stop_ids": _stop_ids,
+    "stop_ids": _ids,
     "include_stop_str_in_output": checks.flag,
     "context_shift": checks.flag,
     "num_keep": partial(checks.whole, low=0, high=1 << 27),

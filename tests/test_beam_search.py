@@ -127,7 +127,16 @@ def test_it_runs_beside_other_requests_and_changes_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"width": 0}, {"width": 65}, {"max_tokens": 0}, {"length_penalty": math.nan}, {"early_stopping": 1}, {"breadth": 2}]
+    "given",
+    [
+        {"width": 0},
+        {"width": 65},
+        {"max_tokens": 0},
+        {"length_penalty": math.nan},
+        {"early_stopping": 1},
+        {"breadth": 2},
+        {"stop_ids": range(1 << 40)},
+    ],
 )
 def test_settings_that_are_not_allowed_are_refused_by_name(given: dict[str, Any]) -> None:
     with make_llm(ByteTokenizer()) as llm, pytest.raises(UsageError, match=next(iter(given))):

@@ -265,3 +265,19 @@ def test_a_setting_without_an_effect_is_told_with_the_reason(
 def test_two_filters_that_both_choose_are_refused() -> None:
     with pytest.raises(UsageError, match="mirostat and adaptive_target both choose"):
         SamplingParams(temperature=1.0, mirostat=2, adaptive_target=0.5)
+
+
+SETTINGS_OF_DRAWS: list[dict[str, Any]] = [
+    {"top_n_sigma": 1.0}, {"top_k": 1}, {"typical_p": 0.5}, {"top_p": 0.5}, {"min_p": 0.5},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.01}, {"dynatemp_range": 0.5}, {"mirostat": 2}, {"adaptive_target": 0.3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", SETTINGS_OF_DRAWS, ids=str)
+@pytest.mark.parametrize("ids", [[2], [2, 3]], ids=str)
+def test_where_only_suppressed_tokens_are_left_one_of_them_is_taken(settings: dict[str, Any], ids: list[int]) -> None:
+    """A form may allow nothing else. The constraint then says so: it knows which one had to follow."""
+    row = np.full(9, -np.inf, np.float32)
+    row[ids] = 5.0
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=1, suppress_ids=ids, **settings), len(row), frozenset())
+    assert sampler.sample(row, History([1], [])) in ids

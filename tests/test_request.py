@@ -40,10 +40,23 @@ REFUSED: list[tuple[str, Any]] = [
     *[("stop_ids", value) for value in (None, 5, iter([1]), "ab", b"ab", {1: 2}, ["a"], (1.5,), [True], [None])],
     *[("logit_bias", value) for value in (None, [1], "a", {"1": 1}, {1: "x"}, {1.5: 1}, {True: 1}, {1: True}, {1: None})],
     ("logit_bias", dict.fromkeys(range(1025), 1.0)),
-    *[(name, list(range(1025))) for name in ("suppress_ids", "begin_suppress_ids")],
+    *[(name, range(1 << 40)) for name in ("stop_ids", "suppress_ids", "begin_suppress_ids")],  # counted, and not copied
     *[(name, value) for name in ("suppress_ids", "begin_suppress_ids") for value in (None, 5, "ab", [True], [1.5])],
     *[("min_tokens", value) for value in NO_WHOLE],
 ]
+
+
+@pytest.mark.parametrize("name", [name for name in _CHECKS if name not in ("json_schema", "separate_reasoning")])
+def test_a_number_that_python_does_not_print_is_refused_too(name: str) -> None:
+    values: tuple[Any, ...] = (10**5000, [10**5000])
+    for value in values:
+        with pytest.raises(UsageError, match="a number of thousands of digits>"):
+            SamplingParams(**{name: value})
+
+
+def test_ids_are_counted_before_they_are_copied() -> None:
+    with pytest.raises(UsageError, match=r"^each of bad_words_ids holds 1099511627776 ids; at most 1024 are allowed$"):
+        SamplingParams(bad_words_ids=[range(1 << 40)])
 
 
 def test_every_field_is_checked() -> None:

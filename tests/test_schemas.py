@@ -42,6 +42,7 @@ REFUSED: list[tuple[object, str]] = [
     ("[1]", "json_schema is [1]; a JSON schema"),
     ("[" * 100_000, "json_schema is nested deeper than 64"),
     ({"a": json.loads("[" * 65 + "]" * 65)}, "json_schema: a is nested deeper than 64"),
+    (json.loads('{"items": ' * 70 + "{}" + "}" * 70), f"{('json_schema' + ': items' * 70)[:80]} ... is nested deeper than 64"),
     ({"const": "x" * MAX_BYTES}, f"json_schema has {MAX_BYTES + 13} bytes; at most {MAX_BYTES} are allowed"),
     ({"const": float("nan")}, "json_schema: const is nan; a JSON value is needed"),
     ({"const": "\ud800"}, "json_schema: const holds the lone surrogate"),
@@ -65,6 +66,13 @@ REFUSED: list[tuple[object, str]] = [
     ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "json_schema requires itself"),
     ({"anyOf": [{"allOf": [{"$ref": "#"}]}, {"oneOf": [{"$ref": "#/anyOf/0"}]}]}, "json_schema requires itself"),
 ]
+
+
+def test_a_number_that_python_does_not_print_is_no_json() -> None:
+    with pytest.raises(
+        UsageError, match=r"^json_schema: const is <int with a number of thousands of digits>; a JSON value is needed$"
+    ):
+        JsonSchema.of("json_schema", {"const": 10**5000})
 
 
 @pytest.mark.parametrize(("given", "message"), REFUSED, ids=lambda value: str(value)[:40])

@@ -58,6 +58,10 @@ def changed(params: SamplingParams, text: str) -> SamplingParams:
     """
     name, words = name_in(text), text.replace("=", " ").split()
     if name not in SETTINGS:
+        from puna.request import SamplingSettings
+
+        if name in SamplingSettings.__annotations__:
+            raise UsageError(f"/set cannot change {name}", hint="Give its flag when the chat starts: see `puna chat --help`.")
         raise UsageError(
             f"there is no setting {name!r}", hint=did_you_mean(name, SETTINGS) or f"Settings: {', '.join(SETTINGS)}."
         )

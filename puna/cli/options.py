@@ -270,10 +270,12 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text_of(flag: str, path: str) -> str:
+    if not path:
+        raise UsageError(f"{flag} is empty", hint="Give the path of a file.")
     try:
         return Path(path).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{flag} {path} cannot be read: {first_line(error)}") from None
+        raise UsageError(f"{flag} {path} cannot be read: {first_line(error)}", hint="Give the path of a file.") from None
 
 
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.

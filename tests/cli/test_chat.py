@@ -269,12 +269,15 @@ def test_a_change_that_fails_leaves_the_conversation_as_it_was(fake: FakeLLM, pu
 
 def test_set_changes_a_setting_within_its_range(fake: FakeLLM, puna: Puna) -> None:
     done = puna(
-        "chat", stdin="/set temperature 0.2\n/set --top-k=3\n/set seed none\none\n/set temperature 1000\n/set temprature 1\n"
+        "chat",
+        stdin="/set temperature 0.2\n/set --top-k=3\n/set seed none\none\n"
+        "/set temperature 1000\n/set temprature 1\n/set regex a\n",
     )
     assert (fake.asked[0][1].temperature, fake.asked[0][1].top_k, fake.asked[0][1].seed) == (0.2, 3, None)
     assert "temperature = 0.2   (a number, 0 to 100)" in done.err
     assert "temperature is '1000'; it must be a number, 0 to 100" in done.err
     assert "there is no setting 'temprature'\nDid you mean temperature?" in done.err
+    assert "/set cannot change regex\nGive its flag when the chat starts: see `puna chat --help`." in done.err
 
 
 @pytest.mark.parametrize(

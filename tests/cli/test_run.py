@@ -137,6 +137,7 @@ def test_a_constraint_arrives_from_a_flag_or_a_file(fake: FakeLLM, puna: Puna, t
     ("flags", "told"),
     [
         (["--json-schema", "no.json"], "--json-schema no.json cannot be read: [Errno 2]"),
+        (["--json-schema", ""], "--json-schema is empty\nGive the path of a file."),
         (["--grammar", "no.gbnf"], "--grammar no.gbnf cannot be read: [Errno 2]"),
         (["--json-schema", "{"], "json_schema is not JSON"),
         (["--json-schema", '{"uniqueItems": true}'], "json_schema has 'uniqueItems', which puna cannot enforce"),
