@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -732,10 +732,11 @@ class Llama(pydantic.BaseModel):
 
 
 @pytest.fixture
-def llm() -> LLM:
+def llm() -> Iterator[LLM]:
     plan = make_plan(max_context=640, num_pages=400)
     checkpoint: Checkpoint = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE))
-    return LLM.from_parts(checkpoint, ByteTokenizer(), Chance(plan), plan, EngineConfig())
+    with LLM.from_parts(checkpoint, ByteTokenizer(), Chance(plan), plan, EngineConfig()) as it:
+        yield it
 
 
 def test_a_pydantic_model_comes_back_as_an_instance(llm: LLM) -> None:

@@ -26,6 +26,7 @@ NEEDED: dict[str, tuple[str, str]] = {
     "tokenizers": ("0.21", "tokenizers"),
     "sentencepiece": ("0.2.1", "sentencepiece"),
     "jinja2": ("3.1.6", "jinja2"),
+    "llguidance": ("1.9.1", "llguidance"),
     "psutil": ("6.0", "psutil"),
     "platformdirs": ("4.2", "platformdirs"),
     "click": ("8.1", "click"),

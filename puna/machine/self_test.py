@@ -15,7 +15,7 @@ ALL_REDUCE_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class TestedGpu:
+class CheckedGpu:
     """A GPU and its test results. Checks are "ok" or an error text; rates are GB/s, 0 if not measured."""
 
     number: int
@@ -42,7 +42,7 @@ class SelfTest:
     cuda: str = ""
     triton: str = ""
     nccl: str = ""
-    gpus: tuple[TestedGpu, ...] = ()
+    gpus: tuple[CheckedGpu, ...] = ()
     num_peers: int = 0  # ordered pairs of GPUs that access each other's memory
 
 
@@ -80,8 +80,8 @@ def understood(answer: Answer) -> SelfTest:
     )
 
 
-def _gpu(told: Answer) -> TestedGpu:
-    return TestedGpu(
+def _gpu(told: Answer) -> CheckedGpu:
+    return CheckedGpu(
         number=_whole(told, "number"),
         name=told.text("name"),
         capability=_capability(told.facts.get("capability")),

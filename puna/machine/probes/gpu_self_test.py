@@ -13,7 +13,7 @@ from puna.machine.probes.base import Patient
 from puna.machine.probes.cuda_wheel import driver_version, torch_remedy, visible_cards
 from puna.machine.probes.nvidia_card import is_expected
 from puna.machine.probes.nvidia_module import driver_remedy
-from puna.machine.self_test import SelfTest, TestedGpu, self_test
+from puna.machine.self_test import CheckedGpu, SelfTest, self_test
 from puna.machine.started_torch import torch_problem
 
 CHECK = "gpu.trial"
@@ -65,7 +65,7 @@ def _failed(patient: Patient, told: SelfTest) -> Finding:
 # ---- one GPU
 
 
-def _gpu(patient: Patient, told: SelfTest, gpu: TestedGpu) -> Iterator[Finding]:
+def _gpu(patient: Patient, told: SelfTest, gpu: CheckedGpu) -> Iterator[Finding]:
     who = f"GPU {gpu.number}, {gpu.name}"
     failed = [words for name, words in gpu.checks if words != "ok" and (told.triton or name != "kernel")]
     if not gpu.has_code:
@@ -82,7 +82,7 @@ def _gpu(patient: Patient, told: SelfTest, gpu: TestedGpu) -> Iterator[Finding]:
         yield from _slow(patient, gpu)
 
 
-def _no_code(patient: Patient, told: SelfTest, gpu: TestedGpu) -> Finding:
+def _no_code(patient: Patient, told: SelfTest, gpu: CheckedGpu) -> Finding:
     cuda = recommended(gpu.capability, driver_version(patient))
     remedy = patient.remedy("no-gpu-torch")
     if cuda is not None:
@@ -105,14 +105,14 @@ def _wrong(patient: Patient, who: str, words: str) -> Finding:
     return Finding(CHECK, "error", f"{who}: {words}", f"its results may be wrong: {NO_GPU}", remedy, "cuda")
 
 
-def _rates(gpu: TestedGpu) -> str:
+def _rates(gpu: CheckedGpu) -> str:
     card = find_card(gpu.name)
     of = f" (its data sheet: {card.gb_per_s})" if card else ""
     memory = f"; its memory is copied at {gpu.memory_gb_per_s:.0f} GB/s{of}" if gpu.memory_gb_per_s else ""
     return memory + (f", from main memory at {gpu.host_gb_per_s:.0f} GB/s" if gpu.host_gb_per_s else "")
 
 
-def _slow(patient: Patient, gpu: TestedGpu) -> Iterator[Finding]:
+def _slow(patient: Patient, gpu: CheckedGpu) -> Iterator[Finding]:
     card = find_card(gpu.name)
     if card and 0 < gpu.memory_gb_per_s < SLOW * card.gb_per_s:
         share = gpu.memory_gb_per_s / card.gb_per_s
@@ -122,7 +122,7 @@ def _slow(patient: Patient, gpu: TestedGpu) -> Iterator[Finding]:
         yield Finding("gpu.bandwidth", "warning", found, f"about {share:.0%} of the tokens a second that it could", device="cuda")
 
 
-def _fact(gpu: TestedGpu) -> dict[str, object]:
+def _fact(gpu: CheckedGpu) -> dict[str, object]:
     """For `--json` and the plan."""
     return {
         "number": gpu.number,
