@@ -119,13 +119,19 @@ class Admission:
         apart = (params.cache_salt, self._adapters[params.lora_name]) if params.lora_name else (params.cache_salt,)
         return (key, *apart) if any(apart) else key
 
+    def require_ids(self, what: str, ids: Collection[int]) -> None:
+        """UsageError for an id outside the vocabulary."""
+        outside = [i for i in ids if not 0 <= i < self._model.vocab_size]
+        if outside:
+            raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._model.vocab_size - 1}")
+
     # ---- what is checked ---------------------------------------------------------------------------------------------
 
     def _require(self, prompt_ids: Sequence[int], params: SamplingParams, custom: TokenSampler | None) -> None:
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
-        self._require_ids("token id", prompt_ids)
-        self._require_ids("stop id", params.stop_ids)
+        self.require_ids("token id", prompt_ids)
+        self.require_ids("stop id", params.stop_ids)
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
         if needed > self._max_context:
             raise ContextLengthError.of(str(len(prompt_ids)), self._max_context)
@@ -133,11 +139,6 @@ class Admission:
             raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         require_possible(params, len(prompt_ids), custom)
         require_asked(params)
-
-    def _require_ids(self, what: str, ids: Collection[int]) -> None:
-        outside = [i for i in ids if not 0 <= i < self._model.vocab_size]
-        if outside:
-            raise UsageError(f"{what} {outside[0]} is not in the vocabulary, which has ids 0..{self._model.vocab_size - 1}")
 
     # ---- what follows from the parameters ----------------------------------------------------------------------------
 

@@ -411,6 +411,7 @@ class LLM:
         ignores = checks.flag("ignore_eos", given.pop("ignore_eos", False))
         own = frozenset(self.default_params.stop_ids if self.tokenizer is None else self.tokenizer.stop_ids)
         stop_ids = frozenset(SamplingParams(stop_ids=given.pop("stop_ids", ())).stop_ids) | (frozenset() if ignores else own)
+        self.engine.admission.require_ids("stop id", stop_ids)
         if (unknown := checks.unknown_setting(BeamSearch, given)) is not None:
             raise unknown
         search = BeamSearch(**given, stop_ids=stop_ids)

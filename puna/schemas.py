@@ -75,7 +75,7 @@ def _schema_and_reader(name: str, given: object) -> tuple[Any, Callable[[str], A
 
 def _parsed(name: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}") from None
     except RecursionError:
@@ -83,6 +83,15 @@ def _parsed(name: str, text: str) -> Any:
     if not isinstance(value, dict | bool):
         raise checks.refuse(name, value, NEEDED)
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a name that stands twice, of which Python would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"the name {twice[:40]!r} stands twice in one object")
+    return found
 
 
 # ---- which keywords there are ---------------------------------------------------------------------------------------------

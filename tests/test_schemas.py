@@ -39,6 +39,7 @@ REFUSED: list[tuple[object, str]] = [
     (3, "json_schema is 3; a JSON schema (a dict or its text), a pydantic model or a TypeAdapter is needed"),
     (dict, "json_schema is <class 'dict'>; a JSON schema"),
     ("{", "json_schema is not JSON: "),
+    ('{"type": "string", "items": {"a": 1, "a": 1}}', "json_schema is not JSON: the name 'a' stands twice in one object"),
     ("[1]", "json_schema is [1]; a JSON schema"),
     ("[" * 100_000, "json_schema is nested deeper than 64"),
     ({"a": json.loads("[" * 65 + "]" * 65)}, "json_schema: a is nested deeper than 64"),

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from puna.cli.terminal import printable, tell
+from puna.cli.terminal import tell
 from puna.cli.thoughts import Thoughts
 from puna.cli.width import terminal_width
 from puna.cli.word_wrap import WordWrap
@@ -207,15 +208,18 @@ def _logprob_facts(entry: TokenLogprob) -> dict[str, Any]:
 
 def tell_logprobs(completion: Completion, tokenizer: Tokenizer | None) -> None:
     """One line per token on stderr: the sampled one, and the most likely ones."""
-
-    def shown(token_id: int, logprob: float) -> str:
-        piece = printable(tokenizer.piece(token_id)) if tokenizer else str(token_id)
-        return f"{piece!r} {logprob:.4f}"
-
     for entry in completion.logprobs:
         for line, mark in ((entry, ""), (entry.processed, "  after the filters: ")):
             if line is not None:
-                tell(mark + "  ".join([shown(line.token_id, line.logprob), *(f"| {shown(i, p)}" for i, p in line.top)]))
+                entries = [(line.token_id, line.logprob), *line.top]
+                names = map(partial(_spelled, tokenizer), entries, (line.text, *line.top_texts), (line.bytes, *line.top_bytes))
+                tell(mark + "  | ".join(names))
+
+
+def _spelled(tokenizer: Tokenizer | None, entry: tuple[int, float], text: str, data: bytes) -> str:
+    """A token for people, by its text, or its bytes if these are no whole characters; and its log-probability."""
+    name = str(entry[0]) if tokenizer is None else repr(data if "\ufffd" in text else text)
+    return f"{name} {entry[1]:.4f}"
 
 
 def end_line() -> None:

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from puna.cli.answer import process_started
+from puna.cli.answer import process_started, tell_logprobs
 from puna.cli.options import split_model
 from puna.errors import UsageError
-from puna.request import FinishReason
+from puna.request import FinishReason, TokenLogprob
 from puna.schemas import JsonSchema
 from puna.suggested import suggested
 from tests.cli.conftest import THOUGHT, FakeLLM, FakeTokenizer, Puna
+from tests.fakes import ByteTokenizer
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -228,7 +230,13 @@ def test_json_is_the_only_line_on_stdout(fake: FakeLLM, puna: Puna) -> None:
 
 def test_logprobs_go_to_stderr(fake: FakeLLM, puna: Puna) -> None:
     done = puna("run", "hi", "--logprobs", "1")
-    assert done.out == "Paris.\n" and "'<0>' -0.5000" in done.err
+    assert done.out == "Paris.\n" and "'t0' -0.5000  | 't0' -0.5000" in done.err
+
+
+def test_tokens_are_told_as_text_and_parts_of_characters_as_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    half = TokenLogprob(7, -0.5, ((9, -1.0),), "\ufffd", (" ok\n",), b"\xf0\x9f", (b" ok\n",))
+    tell_logprobs(SimpleNamespace(logprobs=[half]), ByteTokenizer())  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "b'\\xf0\\x9f' -0.5000  | ' ok\\n' -1.0000\n"
 
 
 def test_an_answer_that_was_cut_says_so(fake: FakeLLM, puna: Puna) -> None:
