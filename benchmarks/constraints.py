@@ -120,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     with LLM(given.model) as llm:
         start = time.perf_counter()
-        llm.engine.constraints.require(llm.default_params.__class__(json_schema=SCHEMAS[0]))
+        llm.engine.admission.constraints.require(llm.default_params.__class__(json_schema=SCHEMAS[0]))
         found = {
             "first_s": time.perf_counter() - start,
             **share(llm, given.answers),

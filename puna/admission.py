@@ -16,7 +16,7 @@ from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
-from puna.request import FinishReason, PrefixKey, Request, SamplingParams
+from puna.request import PrefixKey, Request, SamplingParams
 from puna.sampling import CheckedSampler, Sampler, TokenSampler
 from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.tokenizers.base import Tokenizer
@@ -37,16 +37,6 @@ class LiveRequest:
     max_tokens: int  # the request's limit, or what fits the context
     thinking: Thinking | None = None  # None: all text is the answer's
     num_told: int = 0  # output ids that a StepOutput has returned
-
-    def end_at(self, token_id: int) -> tuple[FinishReason | None, int | str | None]:
-        """Why the request ends with this token (None: it goes on), and the caller's stop text or stop id that ended it."""
-        if self.detokenizer is not None and self.detokenizer.stopped is not None:
-            return FinishReason.STOP, self.detokenizer.stopped
-        if token_id in self.stop_ids:
-            return FinishReason.STOP, token_id if token_id in self.request.params.stop_ids else None
-        if self.constraint is not None and self.constraint.is_over:
-            return FinishReason.STOP, None
-        return (FinishReason.LENGTH if len(self.request.output_ids) >= self.max_tokens else None), None
 
 
 class Admission:

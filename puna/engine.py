@@ -301,7 +301,7 @@ class Engine:
         if live.constraint is not None:
             live.constraint.accept(token_id)
         text = self._text_of(live, token_id)
-        reason, live.request.stop_reason = live.end_at(token_id)
+        reason, live.request.stop_reason = _end_of(live, token_id)
         if reason is None or (reason is FinishReason.LENGTH and self._shift(live)):
             self._tell(live, text)
         else:
@@ -393,3 +393,14 @@ class Engine:
             prompts_apart=self._backend.prompts_apart,
             source=self._source,
         )
+
+
+def _end_of(live: LiveRequest, token_id: int) -> tuple[FinishReason | None, int | str | None]:
+    """Why a request ends with this token (None: it goes on), and the caller's stop text or stop id that ended it."""
+    if live.detokenizer is not None and live.detokenizer.stopped is not None:
+        return FinishReason.STOP, live.detokenizer.stopped
+    if token_id in live.stop_ids:
+        return FinishReason.STOP, token_id if token_id in live.request.params.stop_ids else None
+    if live.constraint is not None and live.constraint.is_over:
+        return FinishReason.STOP, None
+    return (FinishReason.LENGTH if len(live.request.output_ids) >= live.max_tokens else None), None

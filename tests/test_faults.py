@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import puna.engine as engine_module
-from puna.admission import LiveRequest
 from puna.backends import backend_spec, create_backend
 from puna.backends.base import Backend
 from puna.batch import Batch, Computed, SamplingBatch
@@ -47,7 +46,7 @@ SITES: list[tuple[Any, str, str]] = [
     (engine_module, "require_finite", OF_REQUEST),
     (engine_module, "sampled_logprob", OF_REQUEST),
     (engine_module, "spelled", OF_REQUEST),
-    (LiveRequest, "end_at", OF_REQUEST),
+    (engine_module, "_end_of", OF_REQUEST),
     (FakeBackend, "_forward", OF_STEP),
     (Computed, "logits", OF_STEP),
     (FakeSampled, "token_ids", OF_STEP),

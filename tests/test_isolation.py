@@ -142,3 +142,53 @@ def test_each_runs_on_a_tiny_model_as_alone() -> None:
         run(lone)
         assert request.output_ids == alone.output_ids
     require_clean(engine)
+
+
+CUTS = ("before it is taken", "in the prompt", "in the answer", "never")
+WAYS = ("cancel", "close", "drop")
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.full)])
+def test_a_storm_of_clients_that_leave_harms_none_that_stay(tmp_path: Path, count: int) -> None:
+    """64 at a time on 8 sequences, cut at any moment in any way: what stays is the text alone, and nothing else stays."""
+    config, rng = tiny_config(max_context=160), random.Random(1)
+    path = write_gguf(tmp_path / "m.gguf", config, random_tensors(config, seed=2))
+    with LLM(path, device="reference", page_size=16, max_batch=8, chunk_tokens=32) as llm:
+        prompts = [[rng.randrange(256) for _ in range(rng.choice([1, 20, 70]))] for _ in range(16)]
+        params = SamplingParams(max_tokens=12, ignore_eos=True)
+        alone = [llm.generate(ids, params) for ids in prompts]
+        num_threads, problems = threading.active_count(), []
+        jobs = [(rng.randrange(16), rng.choice(CUTS), rng.choice(WAYS), rng.randint(1, 8)) for _ in range(count)]
+
+        def work() -> None:
+            while jobs:
+                try:
+                    number, cut, way, length = jobs.pop()
+                except IndexError:
+                    return
+                stream = llm.stream(prompts[number], params)
+                if cut == "in the answer":
+                    for _, _ in zip(range(length), stream):
+                        pass
+                elif cut == "in the prompt":
+                    _ = stream.request
+                elif cut == "never":
+                    _ = list(stream)
+                    if (stream.completion.text, stream.completion.token_ids) != (alone[number].text, alone[number].token_ids):
+                        problems.append(number)
+                    continue
+                if way == "close":
+                    stream.close()
+                elif way == "cancel":
+                    stream.handle.cancel()
+                del stream
+
+        clients = [threading.Thread(target=work, daemon=True) for _ in range(64)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(WAIT_S)
+            assert not client.is_alive()
+        assert llm.generate(prompts[0], params).token_ids == alone[0].token_ids, "whoever comes next is served"
+        assert problems == [] and llm.runner.is_idle and threading.active_count() == num_threads
+        require_clean(llm.engine)
