@@ -10,35 +10,30 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
 
-from puna import beam_search, checks, embedding, formats, hub, rerank, samples
-from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
+from puna import beam_search, checks, embedding, formats, rerank, samples
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
 from puna.beam_search import Beam, BeamSearch, BeamSettings
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
-from puna.draft_model import ModelDrafter, require_same_vocabulary
+from puna.draft_model import ModelDrafter
 from puna.embedding import DEFAULT_POOLING, EmbeddingJob, EmbeddingSettings
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
-from puna.formats.base import Adapter, Checkpoint
-from puna.formats.lora import for_requests, merged
-from puna.formats.lora_files import read_adapter
-from puna.formats.shards import part_of
+from puna.formats.base import Checkpoint
 from puna.infill import InfillPrompt, encode_infill
-from puna.lora import split_name, split_scale
+from puna.loading import Footprint, Parts, drafter_for, load_parts, opened_pages, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
-from puna.plan import Plan, make_plan
+from puna.plan import Plan
 from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
@@ -48,11 +43,8 @@ from puna.runner import Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
-from puna.speculation import Drafter, drafter_of
-from puna.stored_pages import StoredPages, open_stored_pages, prepared_folder
-from puna.suggested import NOTHING, Suggested, suggested
+from puna.suggested import NOTHING, Suggested
 from puna.thinking import tags_of, with_separate_reasoning
-from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
 
@@ -78,26 +70,6 @@ class ChatSettings(CallSettings, total=False):
     template_args: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Device memory for loading: predicted by the plan, and measured."""
-
-    predicted_bytes: int
-    actual_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The parts of an LLM."""
-
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer | None
-    backend: Backend
-    plan: Plan
-    config: EngineConfig
-    footprint: Footprint | None = None
 
 
 class PromptJob(NamedTuple):
@@ -150,7 +122,7 @@ class LLM:
         try:
             told = plain if report is None else report
             engine_config, tokenizer_file = _engine_config(config, settings), _tokenizer_file(tokenizer)
-            self._assemble(_load(path_or_name, engine_config, tokenizer_file, told, check), told)
+            self._assemble(load_parts(path_or_name, engine_config, tokenizer_file, told, check), told)
         finally:
             plain.close()
 
@@ -181,10 +153,10 @@ class LLM:
     ) -> Self:
         """An LLM whose backend has already loaded `checkpoint`."""
         llm = cls.__new__(cls)
-        llm._assemble(_Parts(checkpoint, tokenizer, backend, plan, config, footprint), report)
+        llm._assemble(Parts(checkpoint, tokenizer, backend, plan, config, footprint), report)
         return llm
 
-    def _assemble(self, parts: _Parts, report: Reporter) -> None:
+    def _assemble(self, parts: Parts, report: Reporter) -> None:
         checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
         self.path = checkpoint.path
         self.model: ModelConfig = checkpoint.config
@@ -196,8 +168,8 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self._drafter = _drafter(parts, report)
-        self.stored_pages = _opened_pages(parts, report)
+        self._drafter = drafter_for(parts, report)
+        self.stored_pages = opened_pages(parts, report)
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -210,7 +182,7 @@ class LLM:
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
-        self.suggested: Suggested = _suggested(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
+        self.suggested: Suggested = suggestions_in(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
@@ -723,102 +695,6 @@ def _conversation(given: Chat) -> Messages:
     if not given.strip():
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
     return [{"role": "user", "content": given}]
-
-
-SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.sampling)"}
-
-
-def _suggested(checkpoint: Checkpoint, plan: Plan) -> Suggested:
-    source = "config.json" if "_from_model_config" in checkpoint.generation else SOURCES.get(checkpoint.format, "the model")
-    made = suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
-    if checkpoint.tokenizer is not None:
-        return made
-    # A tokenizer knows the end-of-text ids; without one they are the ids that the files name.
-    ends = checkpoint.generation.get("eos_token_id", checkpoint.metadata.get("eos_token_id"))
-    ids = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and 0 <= i < checkpoint.config.vocab_size]
-    return dataclasses.replace(made, settings={**made.settings, "stop_ids": tuple(ids)}) if ids else made
-
-
-def _load(
-    path_or_name: str | Path | None,
-    config: EngineConfig,
-    tokenizer: Path | None,
-    report: Reporter,
-    check: Callable[[Checkpoint], None] | None,
-) -> _Parts:
-    if config.cache_dir:
-        prepared_folder(config)  # an error comes before the weights are read
-    config = choose_device(config, report)
-    begin_to_compile(config, partial(hub.types_to_fetch, path_or_name))
-    checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
-    if check is not None:
-        check(checkpoint)
-    checkpoint = _with_adapters(checkpoint, config)
-    spec = checkpoint.tokenizer
-    text = None if spec is None else build_tokenizer(spec)
-    backend = create_backend(config, report)
-    try:
-        info, spec_of_device = backend.info, backend_spec(config.device)
-        largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
-        plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
-        held = backend.held_bytes()
-        backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
-        predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
-        footprint = Footprint(predicted, backend.held_bytes() - held)
-    except BaseException:
-        backend.close()
-        raise
-    return _Parts(checkpoint, text, backend, plan, config, footprint)
-
-
-def _opened_pages(parts: _Parts, report: Reporter) -> StoredPages | None:
-    try:
-        return open_stored_pages(parts.checkpoint, parts.backend, parts.plan, parts.config, report)
-    except BaseException:
-        parts.backend.close()
-        raise
-
-
-def _drafter(parts: _Parts, report: Reporter) -> Drafter | None:
-    """Who guesses tokens: the draft model, loaded here once its vocabulary is known to be the same, or n-grams, or nobody."""
-    config = parts.config
-    if not config.draft_model:
-        return drafter_of(config, parts.backend)
-
-    def check(draft: Checkpoint) -> None:
-        require_same_vocabulary(parts.tokenizer, None if draft.tokenizer is None else build_tokenizer(draft.tokenizer))
-
-    own = dataclasses.replace(
-        config, draft_model="", max_context=0, weights="auto", vram=0, cache_dir="", lora=(), lora_modules=()
-    )
-    try:
-        if parts.backend.info.num_ranks > 1:
-            raise UsageError(
-                "a draft model cannot guess for a model that several processes share", hint="Leave --draft-model out."
-            )
-        draft = _load(config.draft_model, own, None, report, check)
-    except BaseException:
-        parts.backend.close()
-        raise
-    return ModelDrafter(draft.backend, draft.plan, parts.checkpoint.config.vocab_size)
-
-
-def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
-    """The model with the adapters of `lora` in its weights, and those of `lora_modules` beside them."""
-    if not (config.lora or config.lora_modules):
-        return checkpoint
-
-    def read(text: str) -> Adapter:
-        path, scale = split_scale(text)
-        return read_adapter(Path(path).expanduser(), checkpoint.config).scaled(scale)
-
-    names, paths = zip(*map(split_name, config.lora_modules), strict=True) if config.lora_modules else ((), ())
-    if len(set(names)) < len(names):
-        raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
-    beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
-    changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
-    told = [] if not beside else [f"the adapters of lora_modules take {sum(one.num_bytes for one in beside) >> 20} MiB more"]
-    return dataclasses.replace(changed, adapters=beside, notices=(*changed.notices, *told))
 
 
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:

@@ -37,7 +37,7 @@ ROWS = [
     ["speculation", "stored_pages", "thinking"],
     ["draft_model", "admission"],
     ["engine"],
-    ["runner"],
+    ["runner", "loading"],
     ["completion", "embedding", "samples"],
     ["beam_search", "rerank", "score"],
     ["llm"],

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna import formats, hub
+from puna import formats, hub, loading
 from puna import llm as front_door
 from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
@@ -432,7 +432,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(
         def close(self) -> None:
             events.append("close")
 
-    monkeypatch.setattr(front_door, "create_backend", lambda config, report: Tiny())
+    monkeypatch.setattr(loading, "create_backend", lambda config, report: Tiny())
     with pytest.raises(InsufficientMemoryError, match=r"1000 bytes"):
         LLM.load("name", device="reference")
     assert events == ["close"]

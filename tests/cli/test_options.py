@@ -15,7 +15,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a backend was made: the weights come next")
 
-    monkeypatch.setattr("puna.llm.create_backend", refuse)
+    monkeypatch.setattr("puna.loading.create_backend", refuse)
     monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "cache"))
 
 
