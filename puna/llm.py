@@ -1,8 +1,8 @@
 """LLM puts the parts together. START READING HERE.
 
-`formats/` opens a path as a checkpoint, `tokenizers/` turn text into token ids, `plan.py` computes what memory the model takes,
-and a backend (`backends/`) computes the logits. The engine (`engine.py`) turns prompts into tokens, step by step, and the runner
-(`runner.py`) steps it for all threads.
+`loading.py` opens a path as a checkpoint (`formats/`) with a tokenizer (`tokenizers/`), plans what memory it takes (`plan.py`),
+and loads it into a backend (`backends/`), which computes the logits. The engine (`engine.py`) turns prompts into tokens, step
+by step, and the runner (`runner.py`) steps it for all threads.
 """
 
 from __future__ import annotations
