@@ -21,7 +21,7 @@ from puna.messages import Messages
 from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
-from puna.runner import Handle, Runner
+from puna.runner import Call, Handle, Runner
 from puna.score import OptionScore
 
 
@@ -128,9 +128,11 @@ class AsyncLLM:
     async def _run(self, prepare: Callable[[], list[PromptJob]]) -> list[Completion]:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
-        news = News()
-        handles = await _ended([samples.submit(self._runner, *job, listener=news.tell_end) for job in jobs], news)
-        return [Completion.of(handle) for handle in handles]
+        news, call = News(), Call()
+        handles = [samples.submit(self._runner, *job, listener=news.tell_end, call=call) for job in jobs]
+        completions = [Completion.of(handle) for handle in await _ended(handles, news)]
+        self.sync.tell_shifted(completions)
+        return completions
 
 
 class AsyncStream(AsyncIterator[StepOutput]):
