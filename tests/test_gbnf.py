@@ -114,6 +114,6 @@ def test_rules_keep_the_names_that_the_translator_can_tell_apart() -> None:
 
 
 def test_a_text_that_is_certain_and_never_ends_hangs_nobody() -> None:
-    """`A A` needs a second run of x, which the first has always taken already: no answer is whole, and each step takes its time."""
+    """`A A` needs a second run of x, which the first has always taken already: no answer is whole, and none is waited for."""
     params = SamplingParams(grammar='start: "(" A A\nA: "x"+')
     assert not accepts(Constraints(ByteTokenizer()), params, "(xxxx")
