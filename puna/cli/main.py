@@ -86,9 +86,8 @@ def is_question(word: str) -> bool:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
-    """Run LLaMA-family models on this machine: puna "What is a llama?" MODEL is a file, a folder, a name in the cache, or
-    hf:OWNER/REPO/FILE.gguf; without it, a small default model. Every command has --json and --help; puna --version shows the
-    version.
+    """Run LLaMA-family models: puna "What is a llama?" MODEL is a file, a folder, a name in the cache, or
+    hf:OWNER/REPO/FILE.gguf [a small default model]. Each command has --json and --help; puna --version shows the version.
     """
 
 
