@@ -17,7 +17,7 @@ from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import Request, SamplingParams
 from puna.scheduler import ScheduledChunk
-from puna.speculation import MAX_BATCH, StepCosts
+from puna.speculation import MAX_BATCH, MAX_DRAFT, MODEL_GAIN, StepCosts
 from puna.tokenizers.base import Tokenizer
 
 PRIOR = (4.0, 5.0)  # right guesses and all guesses that a request begins with
@@ -55,7 +55,7 @@ class ModelDrafter:
         """`vocab_size`: the large model's; only its ids are guessed."""
         self._backend, self._plan, self._vocab_size = backend, plan, vocab_size
         self._pages = Pages(plan.num_pages, plan.page_size)
-        self._costs = StepCosts()
+        self._costs = StepCosts(MODEL_GAIN)
         self._guess_s = 0.0  # seconds of a guess: a running mean; 0: not known
         self._shadows: dict[int, _Shadow] = {}
 
@@ -66,7 +66,8 @@ class ModelDrafter:
         wanted: list[tuple[Request, _Shadow, int]] = []
         for request in requests:
             shadow = self._followed(request)
-            count = self._costs.length(shadow.right / shadow.count, rows, self._guess_cost) if rows <= MAX_BATCH else 0
+            odds = [shadow.right / shadow.count] * (MAX_DRAFT if rows <= MAX_BATCH else 0)
+            count = self._costs.length(odds, rows, self._guess_cost)
             if count and self._reserve(shadow.request, request.num_tokens + count):
                 wanted.append((request, shadow, count))
                 rows += count
