@@ -2,6 +2,7 @@
 
     python benchmarks/speculation.py [MODEL] [--pairs 3] [--tokens 200] [--threads 1] [--temperature 0] [--seed 1]
     python benchmarks/speculation.py MODEL --draft-model SMALL      # guesses of a draft model instead of n-grams
+    python benchmarks/speculation.py MODEL --draft-model SMALL --guesses 3 --kinds chat copy --first 4
     python benchmarks/speculation.py --none                         # both without guesses: how far two equal runs differ
     python benchmarks/speculation.py --table                        # where a draft model pays, computed from the costs of steps
 
@@ -30,6 +31,7 @@ import numpy as np
 from puna.backends.base import Backend
 from puna.batch import Batch, Pending, SamplingBatch
 from puna.config import EngineConfig
+from puna.draft_model import ModelDrafter
 from puna.llm import LLM, Stream
 from puna.loading import load_parts
 from puna.progress import PlainReporter
@@ -177,8 +179,8 @@ def pair(llms: tuple[LLM, LLM], messages: Any, given: argparse.Namespace) -> tup
 def conversations(llm: LLM, given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """(kind, messages). A second turn follows the model's answer to a chat."""
     settings = {"max_tokens": given.tokens, "temperature": given.temperature, "seed": given.seed}
-    for kind, prompts in PROMPTS.items():
-        for number, prompt in enumerate(prompts):
+    for kind in given.kinds:
+        for number, prompt in enumerate(PROMPTS[kind][: given.first]):
             first = PROMPTS["chat"][number]
             turn: Any = (
                 [{"role": "user", "content": first}, {"role": "assistant", "content": ""}] if kind == "second turn" else []
@@ -226,6 +228,9 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--kinds", nargs="+", choices=PROMPTS, default=list(PROMPTS))
+    parser.add_argument("--first", type=int, default=None, help="only so many conversations of each kind")
+    parser.add_argument("--guesses", type=int, default=0, help="always so many guesses, whether they pay or not")
     parser.add_argument("--none", action="store_true", help="no guesses on either side: what the machine alone makes of a pair")
     parser.add_argument("--draft-model", default="", help="measure guesses of this model instead of n-grams")
     parser.add_argument(
@@ -237,11 +242,17 @@ def main() -> None:
         return
     plain, guessing = loaded(given)
     with plain, guessing:
+        costs: StepCosts | None = getattr(guessing.engine._drafter, "_costs", None)
+        if given.guesses and costs is not None:
+            costs.length = lambda odds, rows, guess=0.0: min(given.guesses, len(odds))  # type: ignore[method-assign]
         print(f"{'':12}{'ratio':>7}{'of':>5}{'guesses':>9}{'right':>7}   ({given.pairs} pairs each)")
         results = list(compare((plain, guessing), given))
+        if isinstance(drafter := guessing.engine._drafter, ModelDrafter):
+            wide = ", ".join(f"{1 + count} rows {drafter._costs[1 + count]:.2f}" for count in (1, 2, 3, 7))
+            print(f"a guess costs {drafter._guess_cost:.3f} of a step of one row; {wide}")
     rows = []
     print(f"{'':12}{'mean':>7}{'lowest':>8}{'highest':>9}{'guesses':>9}{'right':>7}")
-    for kind in PROMPTS:
+    for kind in given.kinds:
         ratios = [ratio for name, ratio, _ in results if name == kind] or [0.0]
         timings = [completion.timing for name, _, completion in results if name == kind]
         drafted, accepted = sum(t.num_drafted for t in timings), sum(t.num_accepted for t in timings)
