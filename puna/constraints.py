@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,19 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 Mask = npt.NDArray[np.bool_]  # (vocab_size,)
+
+
+class Matcher(Protocol):
+    """What a request's constraint asks of llguidance's LLMatcher, or of what stands in its place."""
+
+    def compute_bitmask(self) -> bytes: ...
+    def consume_token(self, sampled_token: int, /) -> bool: ...
+    def compute_ff_tokens(self) -> list[int]: ...
+    def is_accepting(self) -> bool: ...
+    def is_stopped(self) -> bool: ...
+    def is_error(self) -> bool: ...
+    def get_error(self) -> str: ...
+
 
 MAX_COMPILED, MAX_COMPILED_CHARACTERS = 64, 1 << 20  # constraints kept for later requests; of the longest, one takes 10 MB
 STACK_BYTES = 256 << 20  # llguidance recurses into a constraint; the deepest of `schemas.MAX_BYTES` needs 100 MiB and more
@@ -114,15 +127,25 @@ class Constraints:
         if (wanted := wanted_by(params)) is not None:
             self._copy(*wanted)
 
-    def of(self, sampler: Sampler, custom: TokenSampler | None, stop_ids: Collection[int], at_start: bool) -> Constraint | None:
+    def of(
+        self,
+        sampler: Sampler,
+        custom: TokenSampler | None,
+        stop_ids: Collection[int],
+        at_start: bool,
+        begin: Callable[[LLMatcher, Collection[int]], Matcher] | None = None,
+    ) -> Constraint | None:
         """The constraint that the sampler's parameters ask for; None without one. A caller's `custom` sampler samples from what
-        it leaves. `at_start`: the answer begins a text."""
+        it leaves. `at_start`: the answer begins a text. `begin`: makes of its matcher, and the ids that end an answer, the one
+        that the request begins with.
+        """
         wanted = wanted_by(sampler.params)
         if wanted is None:
             return None
-        matcher = self._copy(*wanted)
+        copy = self._copy(*wanted)
         assert self._tokenizer is not None
         ends, added_spaces = self._vocabulary.ends(stop_ids), self._vocabulary.added_spaces if at_start else None
+        matcher: Matcher = copy if begin is None else begin(copy, ends)
         return Constraint(wanted[0], matcher, self._tokenizer.vocab_size, ends, sampler, custom, added_spaces)
 
     def _copy(self, kind: str, given: Any) -> LLMatcher:
@@ -278,7 +301,7 @@ class Constraint:
     def __init__(
         self,
         kind: str,
-        matcher: LLMatcher,
+        matcher: Matcher,
         num_texts: int,
         ends: Sequence[int],
         sampler: Sampler,

@@ -95,15 +95,18 @@ class Engine:
         sampler: TokenSampler | None = None,
         pool: Pool | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        is_expected: bool = False,
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
-        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
+        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0. `is_expected`: it belongs to a call
+        whose first request the queue has taken.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
-        QueueFullError if too many requests wait.
+        QueueFullError if too many requests wait and this one is not expected.
         """
-        self._require_queue()
+        if not is_expected:
+            self._require_queue()
         self._last_id += 1
         live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live

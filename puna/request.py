@@ -277,9 +277,9 @@ class SamplingSettings(TypedDict, total=False):
     timeout: float | None
 
 
-def checked_setting(name: str, value: object) -> Any:
-    """The checked value of a field of SamplingParams; UsageError if it is not allowed."""
-    return _CHECKS[name](name, value)
+def checked_setting(name: str, value: object, shown_as: str = "") -> Any:
+    """The checked value of a field of SamplingParams; UsageError if it is not allowed. `shown_as`: another name for the error."""
+    return _CHECKS[name](shown_as or name, value)
 
 
 def _stops(name: str, value: object) -> tuple[str, ...]:

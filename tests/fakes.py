@@ -53,7 +53,7 @@ class ByteTokenizer:
         guard: str = "",
         limit: int | None = None,
     ) -> list[int]:
-        return [BOS] * (bos is not False) + list(text.encode()) + [EOS] * bool(eos)
+        return [BOS] * (self.add_bos if bos is None else bos) + list(text.encode()) + [EOS] * bool(eos)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")

@@ -17,7 +17,7 @@ from puna.engine import Engine
 from puna.errors import UsageError
 from puna.llm import LLM
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
-from puna.thinking import TAGS, Thinking, ThinkTags, is_opened, switch, tags_of
+from puna.thinking import TAGS, Thinking, ThinkTags, place_in, switch, tags_of
 from puna.tokenizers import build_tokenizer
 from tests.fakes import (
     EOS,
@@ -232,19 +232,19 @@ def test_the_template_tells_whether_a_model_thinks_and_how_to_turn_it_off() -> N
 @pytest.mark.parametrize(
     ("template", "messages", "args", "expected"),
     [
-        (QWEN3, [("user", "Hi")], {}, False),
-        (QWEN3, [("user", "Hi")], {"enable_thinking": False}, False),
-        (QWEN3, [("user", "What does <think> mean?")], {}, False),
-        (R1, [("user", "Hi")], {}, True),
-        (R1, [("user", "What does </think> mean?")], {}, True),
-        (R1, [("user", "Hi"), ("assistant", "<think>so")], {}, True),
-        (R1, [("user", "Hi"), ("assistant", "<think>so</think>No")], {}, False),
+        (QWEN3, [("user", "Hi")], {}, "before"),
+        (QWEN3, [("user", "Hi")], {"enable_thinking": False}, "after"),
+        (QWEN3, [("user", "What does <think> mean?")], {}, "before"),
+        (R1, [("user", "Hi")], {}, "inside"),
+        (R1, [("user", "What does </think> mean?")], {}, "inside"),
+        (R1, [("user", "Hi"), ("assistant", "<think>so")], {}, "inside"),
+        (R1, [("user", "Hi"), ("assistant", "<think>so</think>No")], {}, "after"),
     ],
 )
-def test_what_the_prompt_opens(template: str, messages: list[tuple[str, str]], args: dict[str, Any], expected: bool) -> None:
+def test_what_the_prompt_opens(template: str, messages: list[tuple[str, str]], args: dict[str, Any], expected: str) -> None:
     tokenizer = build_tokenizer(small_bpe())
     ids = encode_chat([{"role": role, "content": text} for role, text in messages], tokenizer, template, template_args=args)
-    assert is_opened(ids, TAG, tokenizer) is expected
+    assert place_in(ids, TAG, tokenizer) == expected
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,11 @@ def test_a_chat_tells_reasoning_apart_and_a_continued_text_does_not(llm: LLM) ->
     assert apart.token_ids == whole.token_ids and (apart.reasoning, apart.text) == split_whole(whole.text, is_open=True)[:2]
 
 
-def test_a_constrained_answer_has_no_reasoning_also_where_the_prompt_opens_a_span(llm: LLM) -> None:
-    done = llm.chat("Hi", max_tokens=30, choice=["yes", "no"])
-    assert done.text in ("yes", "no") and done.reasoning is None
-    with pytest.raises(UsageError, match="a constrained answer has no thinking"):
-        llm.chat("Hi", choice=["yes", "no"], thinking_budget=3)
+def test_a_constrained_answer_follows_its_thoughts_which_a_budget_ends(llm: LLM) -> None:
+    done = llm.chat("Hi", max_tokens=30, choice=["yes", "no"], thinking_budget=3)
+    assert done.text in ("yes", "no") and done.reasoning is not None and done.is_reasoning_cut
+    whole = llm.chat("Hi", max_tokens=30, choice=["yes", "no"], separate_reasoning=False)
+    assert whole.text in ("yes", "no") and whole.reasoning is None
 
 
 def test_a_stream_says_which_part_each_piece_belongs_to(llm: LLM) -> None:

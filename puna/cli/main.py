@@ -26,6 +26,7 @@ COMMANDS = {
     "pull": ("puna.cli.pull", "Fetch a model into the cache."),
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
+    "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),

@@ -21,7 +21,6 @@ FOREIGN = {
     **dict.fromkeys(("list", "ls"), "puna models lists the models that are here."),
     **dict.fromkeys(("show", "info"), "puna inspect MODEL shows what is in a model."),
     **dict.fromkeys(("ps", "stop"), "puna keeps no model loaded after a command; puna models lists those on the disk."),
-    "serve": "puna has no server yet: puna chat talks in the terminal, and programs use puna.LLM in Python.",
     "rm": "puna models lists the models that are here; puna pull NAME prints the path of one, and rm deletes it.",
     **dict.fromkeys(("download", "fetch", "get", "install"), "puna pull NAME fetches a model."),
     **dict.fromkeys(("search", "find"), "puna models --all lists every model that has a short name."),

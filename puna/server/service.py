@@ -1,0 +1,89 @@
+"""What the routes of all wires share: the models, the limits, and the way a job begins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from puna.errors import QueueFullError
+from puna.server.body import read_json
+from puna.server.job import Job
+from puna.server.models import Models
+from puna.server.refusals import Refusal, refusal_of
+from puna.server.replies import headers_of
+from puna.server.running_job import RunningJob, prepare
+from puna.server.settings import ServerSettings
+
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+ErrorBody = Callable[[Refusal], dict[str, Any]]
+
+log = logging.getLogger("puna.server")
+
+
+class Service:
+    """One running server."""
+
+    def __init__(self, models: Models, settings: ServerSettings) -> None:
+        self.models, self.settings = models, settings
+        self.running: set[RunningJob] = set()
+        self.listeners: list[Callable[[RunningJob], None]] = []  # told of each run at its end: log, metrics
+        self.is_draining = False
+        self._num_begun = 0  # jobs that are being prepared
+
+    async def read_json(self, request: Request) -> dict[str, Any]:
+        return await read_json(request, self.settings)
+
+    async def begin(self, job: Job) -> RunningJob:
+        """Start a job: its model is loaded, its prompt checked and encoded. Raises what is wrong before anything is sent."""
+        if self.is_draining:
+            raise Refusal(503, "the server is ending; it takes no new requests", code="server_ending", retry_after=5)
+        model = self.models.named(job.model)
+        model.num_users += 1
+        self._num_begun += 1
+        try:
+            llm = await self.models.loaded(model)
+            self._require_room(llm.plan.max_sequences)
+            prepared = await asyncio.to_thread(prepare, llm, job)
+            run = RunningJob(llm, job, prepared, self.settings.progress_s)
+        except BaseException:
+            self.models.release(model)
+            raise
+        finally:
+            self._num_begun -= 1
+        self.running.add(run)
+        run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
+        return run
+
+    def _require_room(self, max_sequences: int) -> None:
+        """429 if as many requests wait as may."""
+        if len(self.running) + self._num_begun > max_sequences + self.settings.max_queue:
+            raise QueueFullError.of(self.settings.max_queue)
+
+    def _end(self, run: RunningJob, release: Callable[[], None]) -> None:
+        self.running.discard(run)
+        release()
+        for listener in self.listeners:
+            listener(run)
+
+    def answered(self, endpoint: Endpoint, error_body: ErrorBody) -> Endpoint:
+        """The endpoint, with its errors in the wire's shape. A bug is logged under an id, and the client gets the id."""
+
+        async def answer(request: Request) -> ASGIApp:
+            try:
+                return await endpoint(request)
+            except Exception as error:  # noqa: BLE001 - a client never gets a traceback
+                return self.refused(error, error_body)
+
+        return answer
+
+    def refused(self, error: Exception, error_body: ErrorBody) -> ASGIApp:
+        refusal = refusal_of(error)
+        if refusal.status >= 500 and not isinstance(error, Refusal):
+            log.error("%s", refusal.message, exc_info=error)
+        return JSONResponse(error_body(refusal), refusal.status, headers_of(refusal))

@@ -1,0 +1,21 @@
+"""The wires that puna speaks: each file translates one API to jobs and back."""
+
+from __future__ import annotations
+
+from puna.server.wires import openai_chat, openai_completions, openai_models
+from puna.server.wires.base import Wire
+from puna.server.wires.openai_shapes import error_body
+
+OPENAI = Wire("openai", (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_models.ROUTES), error_body, ("/v1",))
+
+WIRES = (OPENAI,)
+
+
+def wire_of(path: str) -> Wire:
+    """The wire whose shape the errors of a path have: the one with the longest prefix of it, else OpenAI's.
+
+    >>> wire_of("/nowhere").name
+    'openai'
+    """
+    matches = [(len(prefix), wire) for wire in WIRES for prefix in wire.prefixes if path.startswith(prefix)]
+    return max(matches, key=lambda match: match[0])[1] if matches else OPENAI
