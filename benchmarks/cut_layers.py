@@ -1,5 +1,6 @@
-"""Writes a model without some of its layers: a draft model for the whole one, as in self-speculation (Zhang et al. 2023, arXiv
-2309.08168). Nothing is trained, so its guesses show what layers alone are worth.
+"""Writes a model without some of its layers: a draft model for the whole one, as in self-speculation.
+
+(Zhang et al. 2023, arXiv 2309.08168.) Nothing is trained, so its guesses show what the other layers alone are worth.
 
     python benchmarks/cut_layers.py MODEL OUT.gguf --skip 12,14,16,18
 """
@@ -40,8 +41,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--skip", required=True, help="numbers of layers to leave out")
     given = parser.parse_args()
-    path = resolve(None if given.model == "-" else given.model, SILENT)
-    checkpoint = cut(open_checkpoint(path), set(map(int, given.skip.split(","))))
+    checkpoint = cut(open_checkpoint(resolve(given.model, SILENT)), set(map(int, given.skip.split(","))))
     writer = WRITERS["gguf"]
     types = {name: choice.type for name, choice in choose_types(checkpoint, writer, "gguf", None).items()}
     writer.write(WriteJob(checkpoint, types), given.out)
