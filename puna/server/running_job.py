@@ -9,6 +9,7 @@ from typing import Any
 
 from puna import samples
 from puna.async_llm import News
+from puna.chat import unread_args
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
 from puna.request import FinishReason, StepOutput
@@ -18,6 +19,7 @@ from puna.server.job import Job
 from puna.server.refusals import Refusal, new_id, refusal_of
 from puna.server.tools import format_of
 from puna.server.tools.base import CallPart, CallReader, TextPart
+from puna.thinking import SWITCHES, switch
 
 
 class RunningJob:
@@ -201,7 +203,7 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     if job.messages:
         if job.tools and job.tool_choice != "none":
             settings |= _held_to_calls(llm, job, settings)
-        args = dict(job.template_args)
+        args = {**_thinking(llm, job), **job.template_args}
         if job.tools:
             args["tools"] = [tool.in_openai_form() for tool in job.tools]
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
@@ -213,6 +215,13 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
         return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
     return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+
+
+def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
+    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
+    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
+        return {}
+    return switch(llm.chat_template, job.think)
 
 
 def _held_to_calls(llm: LLM, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
