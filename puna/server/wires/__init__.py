@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from puna.server.wires import (
+    llama_server,
     ollama_generate,
     ollama_models,
     ollama_shapes,
@@ -21,8 +22,9 @@ OPENAI = Wire(
     ("/v1",),
 )
 OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
+LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
 
-WIRES = (OPENAI, OLLAMA)
+WIRES = (OPENAI, OLLAMA, LLAMA_SERVER)
 
 
 def wire_of(path: str) -> Wire:
