@@ -9,6 +9,7 @@ from typing import Any
 
 from puna import samples
 from puna.async_llm import News
+from puna.chat import unread_args
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
 from puna.request import Request, StepOutput
@@ -18,6 +19,7 @@ from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
 from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
+from puna.thinking import SWITCHES, switch
 
 
 class RunningJob:
@@ -183,7 +185,7 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
     settings |= job.settings
     if job.messages:
-        messages, args = job.messages, dict(job.template_args)
+        messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
         if job.tools:
             messages, settings, of_tools = held_to_tools(llm, job, settings)
             args |= of_tools
@@ -196,3 +198,10 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
         return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
     return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+
+
+def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
+    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
+    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
+        return {}
+    return switch(llm.chat_template, job.think)
