@@ -9,10 +9,12 @@ from typing import Any
 
 from puna import samples
 from puna.async_llm import News
+from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
 from puna.request import FinishReason, StepOutput
 from puna.runner import Handle
+from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
 from puna.server.refusals import Refusal, new_id, refusal_of
@@ -33,7 +35,7 @@ class RunningJob:
         self._readers: dict[int, CallReader] = {}
         self._has_calls: set[int] = set()
         self._is_closed = False
-        self.params = prepared.params
+        self.params, self.num_prompt = prepared.params, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -197,15 +199,15 @@ def prepare(llm: LLM, job: Job) -> PromptJob:
 
 def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
+    if job.messages:
+        settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
     if job.messages:
         if job.tools and job.tool_choice != "none":
             settings |= _held_to_calls(llm, job, settings)
-        args = dict(job.template_args)
-        if job.tools:
-            args["tools"] = [tool.in_openai_form() for tool in job.tools]
+        args = _template_args(llm, job)
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
-        return llm.chat_jobs(job.messages, None, in_chat)[0]
+        return llm.chat_jobs(_conversation(llm, job), None, in_chat)[0]
     if job.prompt is None:
         raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
     if job.suffix is not None and isinstance(job.prompt, str):
@@ -213,6 +215,24 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
         return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
     return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+
+
+def prompt_size(llm: LLM, job: Job) -> int:
+    """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
+    if llm.tokenizer is None:
+        raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
+    args = {**llm.template_args, **_template_args(llm, job)}
+    return len(encode_chat(_conversation(llm, job), llm.tokenizer, llm.chat_template, template_args=args))
+
+
+def _conversation(llm: LLM, job: Job) -> list[dict[str, Any]]:
+    known = () if llm.tokenizer is None else llm.tokenizer.special_tokens
+    return fitted(job.messages, llm.chat_template or guessed_template(known))
+
+
+def _template_args(llm: LLM, job: Job) -> dict[str, Any]:
+    tools = {"tools": [tool.in_openai_form() for tool in job.tools]} if job.tools else {}
+    return {**job.reasoning.template_args(llm.chat_template), **job.template_args, **tools}
 
 
 def _held_to_calls(llm: LLM, job: Job, settings: dict[str, Any]) -> dict[str, Any]:

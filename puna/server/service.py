@@ -17,7 +17,7 @@ from puna.server.job import Job
 from puna.server.models import Models
 from puna.server.refusals import Refusal, refusal_of
 from puna.server.replies import headers_of
-from puna.server.running_job import RunningJob, prepare
+from puna.server.running_job import RunningJob, prepare, prompt_size
 from puna.server.settings import ServerSettings
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -59,6 +59,11 @@ class Service:
         self.running.add(run)
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
+
+    async def measured(self, job: Job) -> tuple[int, int]:
+        """The tokens of a chat's prompt, and how many may be there at most if one is to be generated."""
+        async with self.models.using(job.model) as llm:
+            return await asyncio.to_thread(prompt_size, llm, job), llm.plan.max_context - 1
 
     def _require_room(self, max_sequences: int) -> None:
         """429 if as many requests wait as may."""

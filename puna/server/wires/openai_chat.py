@@ -9,8 +9,9 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job, ToolChoice
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
@@ -107,16 +108,6 @@ def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> Too
         allowed = ", ".join(["auto", "none", "required", *(tool.name for tool in tools)][:20])
         raise Refusal(400, f"tool_choice is {str(given)[:120]}; allowed: {allowed}", field="tool_choice", code="invalid_value")
     return str(named)
-
-
-def as_conversation(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as puna's templates take it: an assistant's null content is empty, and its reasoning has one name."""
-    kept = {name: value for name, value in message.items() if value is not None and name != "reasoning"}
-    if message.get("role") == "assistant":
-        kept.setdefault("content", "")
-        if (thoughts := message.get("reasoning_content") or message.get("reasoning")) and isinstance(thoughts, str):
-            kept["reasoning_content"] = thoughts
-    return kept
 
 
 def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,7 +214,7 @@ def endpoint(service: Service) -> Endpoint:
         run = await service.begin(fields.job())
         run.ignored = ignored
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        headers = ignored_header(ignored)
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)
