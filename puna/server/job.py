@@ -32,4 +32,8 @@ class Job:
     has_parallel_calls: bool = True
     reasoning: ReasoningWish = field(default_factory=ReasoningWish)
     suffix: str | None = None  # fill in between `prompt` and this
-    keep_alive_s: float | None = None  # how long the model stays loaded afterwards; None: as the server says
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"

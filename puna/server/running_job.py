@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from puna import samples
@@ -12,14 +13,15 @@ from puna.async_llm import News
 from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
-from puna.request import FinishReason, StepOutput
+from puna.messages import Messages
+from puna.request import Request, StepOutput
 from puna.runner import Handle
+from puna.server.calling import Calling, held_to_tools
 from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
-from puna.server.refusals import Refusal, new_id, refusal_of
+from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
-from puna.server.tools.base import CallPart, CallReader, TextPart
 
 
 class RunningJob:
@@ -32,8 +34,7 @@ class RunningJob:
         self.problem: Refusal | None = None  # what broke it
         self.ignored: list[str] = []  # fields of the request that changed nothing
         self._news, self._progress_s = News(), progress_s
-        self._readers: dict[int, CallReader] = {}
-        self._has_calls: set[int] = set()
+        self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
         self._is_closed = False
         self.params, self.num_prompt = prepared.params, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
@@ -115,39 +116,24 @@ class RunningJob:
         return True
 
     def _events_of(self, output: StepOutput) -> Iterator[Event]:
-        if self.job.tools and self.job.tool_choice != "none":
-            yield from self._with_calls(output)
+        if self._calling is not None:
+            yield from self._calling.events(output, self._has_thought(output.index))
         elif output.token_ids or output.text or output.reasoning:
             yield Piece(output.index, output.text, output.reasoning, output.token_ids, output.logprobs)
         if output.finish_reason is not None:
-            yield Ended(output.index, self._reason(output), self._stop_reason(output.index))
+            reason = str(output.finish_reason) if self._calling is None else self._calling.reason(output)
+            yield Ended(output.index, reason, self._stop_reason(output.index))
 
-    def _with_calls(self, output: StepOutput) -> Iterator[Event]:
-        reader = self._readers.get(output.index)
-        if reader is None:
-            reader = self._readers[output.index] = format_of(self.llm.chat_template).reader()
-        if output.reasoning:
-            yield Piece(output.index, reasoning=output.reasoning)
-        parts = [*reader.feed(output.text), *(reader.end() if output.finish_reason is not None else ())]
-        yield from self._told(output.index, parts)
-
-    def _told(self, index: int, parts: Sequence[TextPart | CallPart]) -> Iterator[Event]:
-        for part in parts:
-            if isinstance(part, TextPart):
-                yield Piece(index, part.text)
-            else:
-                self._has_calls.add(index)
-                yield CallPiece(index, part.call, part.arguments, new_id("call") if part.name else "", part.name)
-
-    def _reason(self, output: StepOutput) -> str:
-        """Why a sample ended: length before tool_calls before stop (CLIENTS.md B5)."""
-        if output.finish_reason is FinishReason.STOP and output.index in self._has_calls:
-            return "tool_calls"
-        return str(output.finish_reason)
+    def _has_thought(self, index: int) -> bool:
+        request = self._request(index)
+        return request is not None and request.reasoning is not None and request.reasoning.is_present
 
     def _stop_reason(self, index: int) -> int | str | None:
-        request = self.handle.samples[index].request if index < len(self.handle.samples) else None
+        request = self._request(index)
         return None if request is None else request.stop_reason
+
+    def _request(self, index: int) -> Request | None:
+        return self.handle.samples[index].request if index < len(self.handle.samples) else None
 
 
 class Drained:
@@ -203,11 +189,13 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
     if job.messages:
-        if job.tools and job.tool_choice != "none":
-            settings |= _held_to_calls(llm, job, settings)
-        args = _template_args(llm, job)
+        job = replace(job, messages=fitted_to(llm, job.messages))
+        messages, args = job.messages, {**job.reasoning.template_args(llm.chat_template), **job.template_args}
+        if job.tools:
+            messages, settings, of_tools = held_to_tools(llm, job, settings)
+            args |= of_tools
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
-        return llm.chat_jobs(_conversation(llm, job), None, in_chat)[0]
+        return llm.chat_jobs(messages, None, in_chat)[0]
     if job.prompt is None:
         raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
     if job.suffix is not None and isinstance(job.prompt, str):
@@ -221,25 +209,15 @@ def prompt_size(llm: LLM, job: Job) -> int:
     """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
     if llm.tokenizer is None:
         raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
-    args = {**llm.template_args, **_template_args(llm, job)}
-    return len(encode_chat(_conversation(llm, job), llm.tokenizer, llm.chat_template, template_args=args))
+    messages, args = fitted_to(llm, job.messages), {**llm.template_args, **job.reasoning.template_args(llm.chat_template)}
+    args |= job.template_args
+    if job.tools:
+        messages, tools = format_of(llm.chat_template).for_template(messages, job.tools)
+        args |= {} if tools is None else {"tools": tools}
+    return len(encode_chat(messages, llm.tokenizer, llm.chat_template, template_args=args))
 
 
-def _conversation(llm: LLM, job: Job) -> list[dict[str, Any]]:
+def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:
+    """The messages in an order that the model's template takes."""
     known = () if llm.tokenizer is None else llm.tokenizer.special_tokens
-    return fitted(job.messages, llm.chat_template or guessed_template(known))
-
-
-def _template_args(llm: LLM, job: Job) -> dict[str, Any]:
-    tools = {"tools": [tool.in_openai_form() for tool in job.tools]} if job.tools else {}
-    return {**job.reasoning.template_args(llm.chat_template), **job.template_args, **tools}
-
-
-def _held_to_calls(llm: LLM, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
-    """The setting by which an answer calls tools in the model's own format, with arguments that follow their schemas."""
-    constrained = [name for name in ("json_schema", "json_object", "regex", "choice", "grammar") if settings.get(name)]
-    if constrained:
-        raise Refusal(
-            400, f"tools and {constrained[0]} together are not possible; leave one out", field="tools", code="invalid_value"
-        )
-    return {"grammar": format_of(llm.chat_template).grammar(job.tools, job.tool_choice, job.has_parallel_calls)}
+    return fitted(messages, llm.chat_template or guessed_template(known))

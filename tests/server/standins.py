@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from puna.server.tools.base import CallPart, TextPart, Tool
+from puna.messages import Messages
+from puna.server.refusals import new_id
+from puna.server.tools.base import CallPart, ForTemplate, TextPart, Tool, ToolUse
 from tests.server.serving import TEMPLATE
 
 TAIL = "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -30,14 +32,20 @@ class StandInFormat:
     """Answers are the given text, in which calls are written <call>NAME{...}</call>."""
 
     answer: str
-    asked: list[tuple[Sequence[Tool], str, bool]] = field(default_factory=list)
+    asked: list[ToolUse] = field(default_factory=list)
 
-    def grammar(self, tools: Sequence[Tool], choice: str, is_parallel: bool) -> str:
-        self.asked.append((tools, choice, is_parallel))
+    def grammar(self, use: ToolUse, controls: Mapping[str, int]) -> str:
+        self.asked.append(use)
         return f"start: {json.dumps(self.answer)}"
 
-    def reader(self) -> StandInReader:
+    def reader(self, tools: Sequence[Tool]) -> StandInReader:
         return StandInReader()
+
+    def new_id(self) -> str:
+        return new_id("call")
+
+    def for_template(self, messages: Messages, tools: Sequence[Tool]) -> ForTemplate:
+        return ForTemplate(messages, [tool.in_openai_form() for tool in tools])
 
 
 class StandInReader:
@@ -45,6 +53,10 @@ class StandInReader:
 
     def __init__(self) -> None:
         self._held, self._num = "", 0
+
+    @property
+    def is_inside(self) -> bool:
+        return "<call>" in self._held
 
     def feed(self, text: str) -> list[TextPart | CallPart]:
         self._held += text
@@ -64,5 +76,6 @@ class StandInReader:
 def calling(answer: str) -> Iterator[StandInFormat]:
     """Models that answer so where tools are given."""
     made = StandInFormat(answer)
-    with patch("puna.server.running_job.format_of", lambda template: made):
+    places = ("puna.server.running_job.format_of", "puna.server.calling.format_of")
+    with patch(places[0], lambda template: made), patch(places[1], lambda template: made):
         yield made

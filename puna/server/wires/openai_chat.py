@@ -13,6 +13,7 @@ from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
 from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job, ToolChoice
+from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
 from puna.server.running_job import Drained, RunningJob
@@ -45,6 +46,7 @@ class ChatCompletionFields(Fields):
     response_format: dict[str, Any] = {}
     tools: list[dict[str, Any]] = Field([], max_length=128)
     tool_choice: str | dict[str, Any] = "auto"
+    reasoning_effort: Effort | None = None
     parallel_tool_calls: bool = True
     modalities: list[Literal["text"]] = []
     chat_template_kwargs: dict[str, Any] = {}
@@ -64,6 +66,7 @@ class ChatCompletionFields(Fields):
             tools=tools,
             tool_choice=self._choice(tools),
             has_parallel_calls=self.parallel_tool_calls,
+            reasoning=ReasoningWish(effort=self.reasoning_effort),
         )
 
     def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
@@ -74,6 +77,10 @@ class ChatCompletionFields(Fields):
 
     def ignored(self) -> list[str]:
         return [*super().ignored(), *(f"tools:{kind}" for kind in self.known_tools()[1])]
+
+    def unheeded(self, template: str | None) -> list[str]:
+        """Names of what changes nothing for the model of a chat template."""
+        return [*self.ignored(), *(["reasoning_effort"] if self.reasoning_effort and not hears(template) else [])]
 
     def _own_settings(self) -> dict[str, Any]:
         own: dict[str, Any] = {**_constraint(self.response_format)}
@@ -210,11 +217,10 @@ def failed(refusal: Refusal) -> bytes:
 def endpoint(service: Service) -> Endpoint:
     async def chat(request: Request) -> ASGIApp:
         fields = ChatCompletionFields.read(await service.read_json(request))
-        ignored = fields.ignored()
         run = await service.begin(fields.job())
-        run.ignored = ignored
+        run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = ignored_header(ignored)
+        headers = ignored_header(run.ignored)
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from puna.chat import encode_chat
+from puna.errors import QueueFullError
 from puna.server.models import ServedModel
 from tests.server.serving import SETTINGS, Answer, RunningServer, serving, tiny_model
 from tests.server.standins import THINKING, WITH_TOOLS, calling
@@ -178,9 +179,12 @@ def test_other_errors_have_the_shape_too(server: RunningServer) -> None:
         assert busy.status == 503 and busy.json["error"]["type"] == "overloaded_error" and busy.headers["retry-after"]
 
 
-def test_a_full_queue_is_told_when_to_come_back() -> None:
-    with serving(settings=replace(SETTINGS, max_queue=-1000)) as running:
-        answer = running.post(PATH, body())
+def test_a_full_queue_is_told_when_to_come_back(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(max_sequences: int) -> None:
+        raise QueueFullError.of(64)
+
+    monkeypatch.setattr(server.service, "_require_room", full)
+    answer = server.post(PATH, body())
     assert answer.status == 429 and answer.json["error"]["type"] == "rate_limit_error" and answer.headers["retry-after"] == "1"
 
 
@@ -270,9 +274,9 @@ def test_calls_are_blocks_with_arguments_in_parts(several: RunningServer) -> Non
     assert len({block["id"] for block in message["content"][1:]}) == 2
     assert contents(folded(streamed)) == contents(message)
     assert [block["json"] for block in folded(streamed)["content"][1:]] == ['{"a": 1}', '{"a": 2}']
-    tools, choice, is_parallel = asked.asked[0]
-    assert [tool.name for tool in tools] == ["get"] and choice == "auto" and is_parallel
-    assert tools[0].parameters == GET["input_schema"]
+    use = asked.asked[0]
+    assert [tool.name for tool in use.tools] == ["get"] and use.choice == "auto" and use.is_parallel
+    assert use.tools[0].parameters == GET["input_schema"]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +290,7 @@ def test_calls_are_blocks_with_arguments_in_parts(several: RunningServer) -> Non
 def test_a_choice_of_tools_is_handed_on(several: RunningServer, given: dict[str, Any], expected: tuple[str, bool]) -> None:
     with calling("x") as asked:
         several.post(PATH, {"model": "calls", "messages": HELLO, "max_tokens": 4, "tools": [GET], "tool_choice": given})
-    assert asked.asked[0][1:] == expected
+    assert (asked.asked[0].choice, asked.asked[0].is_parallel) == expected
 
 
 def test_calls_and_their_results_come_back(several: RunningServer) -> None:
@@ -319,7 +323,8 @@ def test_calls_and_their_results_come_back(several: RunningServer) -> None:
         {**GET, "name": "never", "defer_loading": True},
     ]
     given = {"model": "calls", "messages": messages, "tools": tools, "max_tokens": 4}
-    counted = several.post(f"{PATH}/count_tokens", {name: given[name] for name in ("model", "messages", "tools")}).json
+    with calling("x"):
+        counted = several.post(f"{PATH}/count_tokens", {name: given[name] for name in ("model", "messages", "tools")}).json
     llm = model_named(several, "calls").llm
     assert llm is not None
     schemas = [
