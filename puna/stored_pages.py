@@ -3,6 +3,9 @@
 Saving never delays a step: a thread copies a page out of the backend's memory while the engine goes on. A page may be evicted and
 overwritten meanwhile; its identity (`Pages.identity`) then differs after the copy, and the copy is dropped. Pages that hold an
 infinite number or NaN are not saved. Loading happens between two steps, some pages at a time.
+
+Every answer is right without stored pages. So whatever fails here is told, and no request ends because of it: what cannot be
+saved (the disk is full) leaves what can be found; where finding or loading fails, nothing is found or saved any more.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +37,8 @@ from puna.paths import typed_path
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
 from puna.request import Request
+
+T = TypeVar("T")
 
 DIGESTS = "digests.json"
 SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a larger one, it is computed beside the first requests
@@ -97,6 +102,7 @@ class StoredPages:
         self._pages: Pages | None = None
         self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
         self._is_open = True
+        self._is_broken = False
         self._open_store = open_store
         self._store: PageStore | None = open_store(lambda: True) if at_once else None
         self._start()
@@ -113,14 +119,22 @@ class StoredPages:
         return max(1, int(LOAD_S / self._page_s))
 
     def find(self, request: Request, first: int, last: int) -> int:
+        return self._guarded(lambda: self._find(request, first, last), first)
+
+    def _find(self, request: Request, first: int, last: int) -> int:
         while first < last and self._has(self._name(request, first)):
             first += 1
         return first
 
     def _has(self, name: str) -> bool:
-        return self._store is not None and name not in self._forgotten and self._store.has(name)
+        if self._store is None or self._is_broken or name in self._forgotten:
+            return False
+        return self._store.has(name)
 
     def load(self, request: Request, first: int) -> int:
+        return self._guarded(lambda: self._load(request, first), 0)
+
+    def _load(self, request: Request, first: int) -> int:
         start, last = time.perf_counter(), len(request.page_ids)
         pages = self._buffer(last - first)
         end = next((index for index in range(first, last) if not self._read(request, index, pages[index - first])), last)
@@ -131,14 +145,31 @@ class StoredPages:
         return end - first
 
     def save(self, request: Request, index: int) -> None:
+        self._guarded(lambda: self._queue_page(request, index), None)
+
+    def _queue_page(self, request: Request, index: int) -> None:
         pages, page = self._pages, request.page_ids[index]
-        if pages is not None and self._queue.qsize() < MAX_QUEUED:
+        if pages is not None and not self._is_broken and self._queue.qsize() < MAX_QUEUED:
             name, ids = self._name(request, index), self._ids(request, index)
             self._do(partial(self._save, _Source(pages, page, pages.identity(page), name, ids, index)))
 
     def forget(self, request: Request) -> None:
         self._forgotten.update(request.page_names)
-        self._do(partial(self._remove, list(request.page_names)))
+        self._guarded(lambda: self._do(partial(self._remove, list(request.page_names))), None)
+
+    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        """The result of `work`. If it fails: `otherwise`, and nothing is found or saved from now on."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - the answers are right without it
+            if not self._is_broken:
+                self._tell("is not used any more", error)
+            self._is_broken = True
+            return otherwise
+
+    def _tell(self, what: str, error: Exception) -> None:
+        reason = error.line if isinstance(error, PunaError) else first_line(error)
+        self._report.notice(f"--cache-dir {what}: {reason}")
 
     def close(self) -> None:
         """Save what waits, and end the thread: afterwards it reads no page. Idempotent."""
@@ -196,9 +227,7 @@ class StoredPages:
         except StoppedError:
             pass
         except Exception as error:  # noqa: BLE001 - the answers are right without it
-            self._report.notice(
-                f"--cache-dir keeps no more pages: {error.line if isinstance(error, PunaError) else first_line(error)}"
-            )
+            self._tell("keeps no more pages", error)
             while queue.get() is not None:
                 pass
 

@@ -22,7 +22,7 @@ ROWS = [
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes", "pooling", "schemas"],
+    ["progress", "config", "paths", "causes", "pooling", "schemas", "gbnf"],
     ["request", "messages", "report"],
     ["lora", "pages", "page_store", "formats", "history", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub", "processors"],

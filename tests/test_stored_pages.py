@@ -33,10 +33,10 @@ PAGE = 16  # tokens
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
 
 
-def store_in(folder: Path, backend: FakeBackend, plan: Plan, limit: int = 1 << 30) -> StoredPages:
+def store_in(folder: Path, backend: FakeBackend, plan: Plan, kind: type[StoredPages] = StoredPages) -> StoredPages:
     open_folder(folder)
-    store = PageStore(folder, key_of({}), backend.read_pages([0]).nbytes, limit)
-    return StoredPages(backend, plan, lambda is_needed: store)
+    store = PageStore(folder, key_of({}), backend.read_pages([0]).nbytes, 1 << 30)
+    return kind(backend, plan, lambda is_needed: store)
 
 
 class Start:

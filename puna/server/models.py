@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from puna.config import EngineConfig
-from puna.errors import InsufficientMemoryError, did_you_mean
+from puna.errors import InsufficientMemoryError, UsageError, did_you_mean
 from puna.llm import LLM
 from puna.server.refusals import Refusal
 
@@ -49,6 +49,9 @@ class Models:
         load: Callable[..., LLM] = LLM,
     ) -> None:
         self.all = list(models)
+        names = [model.name for model in self.all]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two models are named {max(names, key=names.count)!r}", hint="Give one another name: NAME=MODEL.")
         self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
         self._config = config
         self._load = load
