@@ -56,7 +56,7 @@ SETTINGS: dict[str, tuple[type[int | float], str]] = {
 OPTIONAL = ("max_tokens", "thinking_budget", "seed", "timeout")
 
 
-class Kind(NamedTuple):
+class TypedForm(NamedTuple):
     """How a setting that is no number is typed."""
 
     form: str  # what is allowed, in words
@@ -90,19 +90,19 @@ def _flag(text: str) -> bool:
 
 
 ON_OFF = {"on": True, "off": False}
-FLAG = Kind("on or off", "on", _flag)
-TEXTS = Kind("quoted texts, or none", '"one text" another', _words)
-IDS = Kind("token ids, or none", "17 4", _ids)
-BIASES = Kind("ID=BIAS ..., or none", "17=-2.5 4=1", str.split)
-SEQUENCES = Kind("ID,ID ..., or none", "17,4 9", str.split)
-ORDER = Kind("names with ; between, or none", "temperature;top_k;top_p", str)
-PATTERN = Kind("a regular expression, or none", "(19|20)[0-9]{2}", str)
-SCHEMA = Kind("FILE, a JSON schema, or none", "city.json", str)
-GRAMMAR = Kind("FILE, a grammar, or none", 'root ::= "yes" | "no"', str)
-ADAPTER = Kind("a NAME of --lora-modules, or none", "sql", str)
+FLAG = TypedForm("on or off", "on", _flag)
+TEXTS = TypedForm("quoted texts, or none", '"one text" another', _words)
+IDS = TypedForm("token ids, or none", "17 4", _ids)
+BIASES = TypedForm("ID=BIAS ..., or none", "17=-2.5 4=1", str.split)
+SEQUENCES = TypedForm("ID,ID ..., or none", "17,4 9", str.split)
+ORDER = TypedForm("names with ; between, or none", "temperature;top_k;top_p", str)
+PATTERN = TypedForm("a regular expression, or none", "(19|20)[0-9]{2}", str)
+SCHEMA = TypedForm("FILE, a JSON schema, or none", "city.json", str)
+GRAMMAR = TypedForm("FILE, a grammar, or none", 'root ::= "yes" | "no"', str)
+ADAPTER = TypedForm("a NAME of --lora-modules, or none", "sql", str)
 
 # Other field of SamplingParams -> its kind, and what it does.
-OTHERS: dict[str, tuple[Kind, str]] = {
+OTHERS: dict[str, tuple[TypedForm, str]] = {
     "stop": (TEXTS, "an answer ends before the first of these"),
     "stop_ids": (IDS, "an answer ends at any of these"),
     "ignore_eos": (FLAG, "go on where the model would end its answer"),

@@ -46,6 +46,7 @@ STUCK = """
 import ctypes, os, signal
 from puna.cli.interrupts import ending_soon
 reader, writer = os.pipe()
+signal.signal(signal.SIGINT, lambda *_: None)  # the signal may come before the step
 signal.siginterrupt(signal.SIGINT, False)
 with ending_soon(grace_s=0.1):
     print("ready", flush=True)
