@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
-from puna.server import request_log
+from puna.server import openapi, request_log
 from puna.server.guard import Guard
 from puna.server.metrics import Metrics
 from puna.server.refusals import Refusal
@@ -21,6 +21,7 @@ def create_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
     routes = [Route(route.path, route.make(service), methods=[route.method]) for wire in WIRES for route in wire.routes]
     routes.append(Route("/health", _health(service), methods=["GET"]))
+    routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
     routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
     service.listeners.append(request_log.write)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})

@@ -31,3 +31,8 @@ class Job:
     has_parallel_calls: bool = True
     suffix: str | None = None  # fill in between `prompt` and this
     think: bool | None = None  # turn a model's thinking on or off; None: as its template has it
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
