@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-WORDS = "the of and a to in is you that it he was for on are as with his they at be this have from or one had by word".split()
+WORDS = ("the", "of", "and", "a", "to", "in", "is", "you", "that", "it", "he", "was", "for", "on", "are", "as", "with", "his")
 
 
 @dataclass
