@@ -25,27 +25,41 @@ class Held(NamedTuple):
     template_args: dict[str, Any]
 
 
+def concerns_tools(job: Job) -> bool:
+    """Whether a conversation has tools, calls or results."""
+    return bool(job.tools) or any(one.get("tool_calls") or one.get("role") == "tool" for one in job.messages)
+
+
 def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> Held:
     """The conversation as the model's template takes it, and the settings by which calls have the model's own form.
-
-    With a JSON schema for the answer, it is calls or such JSON; where no call may come, the schema is all.
 
     With tool_choice "none" the model does not hear of the tools: small ones write calls in any guise. In a conversation that has
     calls it does, so that its prefix stays in the cache, and its answer may not begin as a call does.
     """
     require_callable(job.tools)
-    if job.tool_choice == "none" and not any(message.get("tool_calls") for message in job.messages):
-        return Held(job.messages, {**settings}, {})
-    known, held = format_of(llm.chat_template), {**settings}
-    if job.may_call or not _constraint_in(held):
-        answer = _schema_of(held.pop("json_schema", None), held.pop("json_object", False))
-        if other := _constraint_in(held):
-            raise Refusal(400, f"tools and {other} together are not possible; leave one out", field="tools", code="invalid_value")
-        controls = {} if llm.tokenizer is None else llm.tokenizer.special_tokens
-        held["grammar"] = known.grammar(ToolUse(job.tools, job.tool_choice, job.has_parallel_calls, answer), controls)
-        _require_possible(llm, job.tools, held["grammar"])
-    messages, tools = known.for_template(job.messages, job.tools)
-    return Held(messages, held, {} if tools is None else {"tools": tools})
+    known = format_of(llm.chat_template)
+    is_hidden = job.tool_choice == "none" and not any(message.get("tool_calls") for message in job.messages)
+    told = known.for_template(llm.chat_template, job.messages, () if is_hidden else job.tools)
+    form = {} if is_hidden or not job.tools else _form(llm, job, known, settings)
+    return Held(told.messages, {**settings, **form}, told.args)
+
+
+def _form(llm: LLM, job: Job, known: ToolFormat, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that hold an answer to calls, or to text.
+
+    With a JSON schema for the answer, it is calls or such JSON; where no call may come, the schema is all.
+    """
+    if not job.may_call and _constraint_in(settings):
+        return {}
+    answer = _schema_of(settings.get("json_schema"), settings.get("json_object", False))
+    others = {name: value for name, value in settings.items() if name not in ("json_schema", "json_object")}
+    if other := _constraint_in(others):
+        raise Refusal(400, f"tools and {other} together are not possible; leave one out", field="tools", code="invalid_value")
+    controls = {} if llm.tokenizer is None else llm.tokenizer.special_tokens
+    grammar = known.grammar(ToolUse(job.tools, job.tool_choice, job.has_parallel_calls, answer), controls)
+    _require_possible(llm, job.tools, grammar)
+    shown = (*settings.get("shown_ids", ()), *known.marks(controls))
+    return {"json_schema": None, "json_object": False, "grammar": grammar, "shown_ids": shown}
 
 
 def _constraint_in(settings: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
 from puna.request import Request, StepOutput
 from puna.runner import Handle
-from puna.server.calling import Calling, held_to_tools
+from puna.server.calling import Calling, concerns_tools, held_to_tools
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
 from puna.server.refusals import Refusal, refusal_of
@@ -186,7 +186,7 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings |= job.settings
     if job.messages:
         messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
-        if job.tools:
+        if concerns_tools(job):
             messages, settings, of_tools = held_to_tools(llm, job, settings)
             args |= of_tools
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
