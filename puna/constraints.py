@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from puna import gbnf
 from puna.errors import ConstraintError, UsageError
 from puna.filters import SUPPRESSED
 from puna.history import History, Row
@@ -69,6 +70,12 @@ def _json_schema(given: JsonSchema) -> str:
     return _of_schema(without_surprises(given.text))
 
 
+def in_lark(schema: JsonSchema) -> str:
+    """A schema as a term of a Lark grammar, for the same answers as `json_schema` allows."""
+    spelled = {**json.loads(without_surprises(schema.text)), "x-guidance": _JSON_STYLE}
+    return f"%json {json.dumps(spelled, ensure_ascii=False)}"
+
+
 def _json_object(given: bool) -> str:
     return _of_schema('{"type": "object"}')
 
@@ -94,14 +101,17 @@ def _choice(given: Sequence[str]) -> str:
     return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
 
 
-GBNF_RULE = re.compile(r"(?m)^\s*[\w-]+\s*::=")
-
-
 def _grammar(given: str) -> str:
     from llguidance import LLMatcher
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    return LLMatcher.grammar_from_lark(gbnf_to_lark(given) if GBNF_RULE.search(given) else given)
+    lark = gbnf_to_lark(gbnf.respelled(given)) if gbnf.IS_GBNF.search(given) else given
+    return LLMatcher.grammar_from_lark(f"{lark}\n{NO_FORCING}")
+
+
+# Two tokens of a grammar may overlap so that their text is certain and never ends (`start: A A`, `A: "x"+`): llguidance would
+# look for its end for ever. So here no text is forced; the masks are the same.
+NO_FORCING = '%llguidance {"no_forcing": true}'
 
 
 # Field of SamplingParams -> the function that makes llguidance's grammar of its value.
@@ -235,13 +245,18 @@ def _first_words(problem: str) -> str:
     'at 1(8): unknown name: "x"'
     >>> _first_words('at 1(8): invalid regex "(a" (in regex): regex parse error:\\n    (a\\n    ^\\nerror: unclosed group\\n')
     'unclosed group'
+    >>> _first_words("panic: called `unwrap()` on an `Err`: PyErr { type: <class 'OSError'>, value: OSError('x'), traceback: ...")
+    "OSError('x')"
     """
+    if raised := RAISED.search(problem):
+        return raised[1]
     lines = problem.strip().splitlines() or ["no reason was given"]
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
     line = PLAIN_WORDS.get(reason, reason)
     return line if len(line) <= 200 else line[:200] + " ..."
 
 
+RAISED = re.compile(r"PyErr \{ type: .*?, value: (.*?), traceback: ")  # what the tokenizer raised within llguidance
 PLAIN_WORDS = {"NoExtensionBias": "no text can satisfy it"}  # llguidance's word for it
 
 

@@ -179,6 +179,7 @@ class LLM:
             source=self.stored_pages,
             drafter=self._drafter,
             adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+            report=report,
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
