@@ -35,7 +35,8 @@ def with_large_channels(config: ModelConfig) -> Checkpoint:
 def divergence(checkpoint: Checkpoint, kv: KVType) -> float:
     """The mean distance of logits from those of float32 K and V."""
     ids = random_ids(checkpoint.config, 60)
-    rows, kinds = [], ("f32", kv)
+    rows = []
+    kinds: list[KVType] = ["f32", kv]
     for kind in kinds:
         with loaded("cpu", checkpoint, kv=kind) as backend:
             rows.append(forward(backend, (ids, 0, PAGES)))
