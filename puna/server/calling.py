@@ -29,8 +29,13 @@ def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> Held:
     """The conversation as the model's template takes it, and the settings by which calls have the model's own form.
 
     With a JSON schema for the answer, it is calls or such JSON; where no call may come, the schema is all.
+
+    With tool_choice "none" the model does not hear of the tools: small ones write calls in any guise. In a conversation that has
+    calls it does, so that its prefix stays in the cache, and its answer may not begin as a call does.
     """
     require_callable(job.tools)
+    if job.tool_choice == "none" and not any(message.get("tool_calls") for message in job.messages):
+        return Held(job.messages, {**settings}, {})
     known, held = format_of(llm.chat_template), {**settings}
     if job.may_call or not _constraint_in(held):
         answer = _schema_of(held.pop("json_schema", None), held.pop("json_object", False))

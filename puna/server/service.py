@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -14,7 +15,9 @@ from puna.async_llm import AsyncLLM
 from puna.errors import QueueFullError
 from puna.llm import LLM
 from puna.pooling import Floats
+from puna.request import MAX_SALT_CHARACTERS
 from puna.server.body import read_json
+from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.models import Models
 from puna.server.refusals import Refusal, logged_refusal
@@ -58,7 +61,7 @@ class Service:
         try:
             llm = await self.models.loaded(model)
             self._require_room(llm.plan.max_sequences)
-            prepared = await asyncio.to_thread(prepare, llm, job)
+            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job))
             run = RunningJob(llm, job, prepared, self.settings.progress_s)
         except BaseException:
             self.models.release(model)
@@ -104,6 +107,15 @@ class Service:
     def refused(self, error: Exception, error_body: ErrorBody) -> ASGIApp:
         refusal = logged_refusal(error)
         return JSONResponse(error_body(refusal), refusal.status, headers_of(refusal))
+
+
+def _of_tenant(job: Job) -> Job:
+    """The job, kept apart from those of other keys. A salt of the client's own is added to that."""
+    if not (tenant := TENANT.get()):
+        return job
+    return replace(
+        job, settings={**job.settings, "cache_salt": f"{tenant} {job.settings.get('cache_salt', '')}"[:MAX_SALT_CHARACTERS]}
+    )
 
 
 def _rows_of_ids(llm: LLM, prompts: Sequence[Any], truncates: bool) -> list[list[int]]:

@@ -15,15 +15,16 @@ from puna.server.tools.reader import LayoutReader
 
 @dataclass(frozen=True, slots=True)
 class JsonCalls:
-    """A ToolFormat of a layout, for a template that knows tools."""
+    """A ToolFormat for a template that knows tools. `loose`: how an answer may also begin, without `layout.begin`."""
 
     layout: CallLayout
+    loose: CallLayout | None = None
 
     def grammar(self, use: ToolUse, controls: Mapping[str, int]) -> str:
-        return grammar_of(self.layout, use, controls)
+        return grammar_of(self.layout, self.loose, use, controls)
 
     def reader(self, tools: Sequence[Tool]) -> CallReader:
-        return LayoutReader(self.layout)
+        return LayoutReader(self.layout, self.loose, [tool.name for tool in tools])
 
     def new_id(self) -> str:
         return f"call_{secrets.token_hex(12)}"
