@@ -70,6 +70,12 @@ def _json_schema(given: JsonSchema) -> str:
     return _of_schema(without_surprises(given.text))
 
 
+def in_lark(schema: JsonSchema) -> str:
+    """A schema as a term of a Lark grammar, for the same answers as `json_schema` allows."""
+    spelled = {**json.loads(without_surprises(schema.text)), "x-guidance": _JSON_STYLE}
+    return f"%json {json.dumps(spelled, ensure_ascii=False)}"
+
+
 def _json_object(given: bool) -> str:
     return _of_schema('{"type": "object"}')
 

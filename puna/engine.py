@@ -39,6 +39,8 @@ class _InFlight:
     chunks: list[ScheduledChunk]
     sampled: list[Request]  # one for each token id
     pending: Pending
+    num_tokens: int
+    launched_at: float  # on the clock of time.perf_counter
 
 
 class Engine:
@@ -78,6 +80,7 @@ class Engine:
         )
         self._source = source
         self._in_flight: _InFlight | None = None
+        self._finished_at = 0.0  # when the last step's results were there
         self._scheduler = self._new_scheduler()
         self._live: dict[int, LiveRequest] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
@@ -182,13 +185,13 @@ class Engine:
 
     def _launch(self, chunks: list[ScheduledChunk]) -> _InFlight:
         """Launch a step in which the device samples. Until the host reads a token, it is a placeholder in its request."""
-        batch, sampled = Batch.of(chunks), [chunk.request for chunk in chunks if chunk.is_last]
+        start, batch, sampled = time.perf_counter(), Batch.of(chunks), [chunk.request for chunk in chunks if chunk.is_last]
         pending = self._backend.step(batch, self._sampling_batch(batch, chunks, sampled))
         for request in sampled:
             request.num_in_flight += 1
             request.is_active = len(request.output_ids) + request.num_in_flight < self._live[request.id].max_tokens
         self._scheduler.advance(chunks)
-        return _InFlight(chunks, sampled, pending)
+        return _InFlight(chunks, sampled, pending, len(batch.token_ids), start)
 
     def _finish_step(self) -> None:
         """Read the tokens of the step in flight, and accept them. Requests that have ended in the meantime are skipped."""
@@ -196,7 +199,9 @@ class Engine:
         if step is None:
             return
         self._scheduler.publish(step.chunks)
-        for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
+        token_ids = step.pending.token_ids()
+        self._note_step(step.num_tokens, step.launched_at)
+        for request, token_id in zip(step.sampled, token_ids, strict=True):
             if live := self._live.get(request.id):
                 self._use_token(live, token_id)
 
@@ -229,16 +234,24 @@ class Engine:
 
     def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
         """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
-        start = time.thread_time()
+        start, launched_at = time.thread_time(), time.perf_counter()
         pending = self._backend.step(batch)
         for chunk in chunks:
             if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
                 with suppress(Exception):  # `sample` computes it again, and what fails there ends this request only
                     constraint.prepare()
         results = batch.results(pending)
+        self._note_step(len(batch.token_ids), launched_at)
         if self._is_drafting:
             self._guess(lambda drafter: drafter.note(len(batch.token_ids), time.thread_time() - start))
         return results
+
+    def _note_step(self, num_tokens: int, launched_at: float) -> None:
+        """Tell the source of pages what a step costs. A step that waited for the one before it began when that one ended."""
+        now, begun_at = time.perf_counter(), max(launched_at, self._finished_at)
+        self._finished_at = now
+        if self._source is not None:
+            self._source.note(num_tokens, now - begun_at)
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""

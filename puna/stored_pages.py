@@ -4,6 +4,9 @@ Saving never delays a step: a thread copies a page out of the backend's memory w
 overwritten meanwhile; its identity (`Pages.identity`) then differs after the copy, and the copy is dropped. Pages that hold an
 infinite number or NaN are not saved. Loading happens between two steps, some pages at a time.
 
+A page is loaded only if that is cheaper than to compute it, by what both have cost so far. This holds for prompts, and for a
+request that was preempted: its pages stay in memory until they are evicted, and then are here.
+
 Every answer is right without stored pages. So whatever fails here is told, and no request ends because of it: what cannot be
 saved (the disk is full) leaves what can be found; where finding or loading fails, nothing is found or saved any more.
 """
@@ -44,7 +47,10 @@ DIGESTS = "digests.json"
 SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a larger one, it is computed beside the first requests
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
+LEARN = 1.1  # the factor by which one measurement moves a cost: one hiccup of a busy machine decides nothing
+FORGET = 0.97  # ... and by which loading is trusted again each time that it is not chosen: a disk that was slow is tried again
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
+LEAST_TOKENS = 2  # pages of tokens, of which a step is long enough to tell what a page costs
 NICENESS = 10  # a tenth of another thread's share; with 19, closing took seconds on a busy machine
 # KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
 # that is not finite makes the request fail that wrote it.
@@ -65,6 +71,40 @@ def is_finite(page: Page, kv_type: str) -> bool:
         return True
     kind, bits, least = NOT_FINITE[kv_type]
     return int((page.view(kind) & kind(bits)).max()) < least
+
+
+class LoadOrCompute:
+    """What a page costs, in seconds: to load it, and to compute it. Both are running medians, as those of `StepCosts`.
+
+    >>> costs = LoadOrCompute(load_s=0.001)
+    >>> costs.loads  # what computing costs is not known yet
+    True
+    >>> costs.computed(0.0005)
+    >>> costs.loads, costs.loads
+    (False, False)
+    >>> any(costs.loads for _ in range(30))  # it is tried again
+    True
+    """
+
+    def __init__(self, load_s: float) -> None:
+        self.load_s, self.compute_s = load_s, 0.0
+
+    @property
+    def loads(self) -> bool:
+        """Whether to load what is stored. Each no makes a later yes more likely."""
+        pays = not self.compute_s or self.load_s <= self.compute_s
+        self.load_s *= 1 if pays else FORGET
+        return pays
+
+    def loaded(self, seconds: float) -> None:
+        self.load_s = _moved(self.load_s, seconds)
+
+    def computed(self, seconds: float) -> None:
+        self.compute_s = _moved(self.compute_s, seconds)
+
+
+def _moved(median: float, seconds: float) -> float:
+    return seconds if not median else median * (LEARN if seconds > median else 1 / LEARN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +139,7 @@ class StoredPages:
         self._kv_type, self._page_size = plan.kv_type, plan.page_size
         self._pages_read = backend.read_pages([0])
         self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
+        self._costs = LoadOrCompute(self._page_s)
         self._pages: Pages | None = None
         self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
         self._is_open = True
@@ -122,6 +163,8 @@ class StoredPages:
         return self._guarded(lambda: self._find(request, first, last), first)
 
     def _find(self, request: Request, first: int, last: int) -> int:
+        if first == last or not self._has(self._name(request, first)) or not self._costs.loads:
+            return first
         while first < last and self._has(self._name(request, first)):
             first += 1
         return first
@@ -141,6 +184,7 @@ class StoredPages:
         if end > first:
             self._backend.write_pages(request.page_ids[first:end], pages[: end - first])
             self._page_s = (time.perf_counter() - start) / (end - first)
+            self._costs.loaded(self._page_s)
             self._do(partial(self._touch, request.page_names[first:end], first))
         return end - first
 
@@ -156,6 +200,10 @@ class StoredPages:
     def forget(self, request: Request) -> None:
         self._forgotten.update(request.page_names)
         self._guarded(lambda: self._do(partial(self._remove, list(request.page_names))), None)
+
+    def note(self, num_tokens: int, seconds: float) -> None:
+        if num_tokens >= LEAST_TOKENS * self._page_size:
+            self._costs.computed(seconds * self._page_size / num_tokens)
 
     def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
         """The result of `work`. If it fails: `otherwise`, and nothing is found or saved from now on."""

@@ -25,7 +25,7 @@ from puna.plan import Plan
 from puna.progress import KeepingReporter
 from puna.request import FinishReason, Request, SamplingParams
 from puna.speculation import Drafter, NGramDrafter
-from puna.stored_pages import StoredPages, open_stored_pages, sources_digest
+from puna.stored_pages import LoadOrCompute, StoredPages, open_stored_pages, sources_digest
 from tests.conformance.test_backends import loaded, plan_of
 from tests.fakes import VOCAB_SIZE, ByteTokenizer, FakeBackend, SamplingBackend, make_plan, random_checkpoint, tiny_config
 
@@ -253,6 +253,42 @@ def test_generated_tokens_are_no_prompt_where_the_device_computes_them_otherwise
     assert request.num_cached == 32
     with Start(None, Apart(make_plan())) as fresh:
         assert fresh.run(prompt_of(1, 40) + answer, max_tokens=1).output_ids == request.output_ids
+
+
+@pytest.mark.parametrize("load_s", [0.0, 1e9], ids=["loading is cheap", "loading is dear"])
+def test_what_was_preempted_is_loaded_or_computed_by_what_costs_less(
+    tmp_path: Path, load_s: float, kind: Callable[..., FakeBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two requests that do not fit into the pages together, one of which must give way. The texts are the same."""
+    monkeypatch.setattr(LoadOrCompute, "loaded", lambda costs, seconds: None)
+    expected, rows, loaded = None, {}, {}
+    for folder in (None, tmp_path):
+        with Start(folder, kind(make_plan(num_pages=12)), num_pages=12) as it:
+            if it.stored is not None:
+                it.stored._costs.load_s = load_s
+            requests = [it.add(prompt_of(number, 70), max_tokens=50, ignore_eos=True) for number in (1, 2)]
+            while it.engine.has_work:
+                it.engine.step()
+                if it.stored is not None:
+                    it.wait()
+            rows[folder] = sum(len(batch.token_ids) for batch in it.backend.batches)
+            loaded[folder] = it.backend.num_written
+            expected = expected or [request.output_ids for request in requests]
+            assert [request.output_ids for request in requests] == expected
+    is_cheap = load_s == 0.0
+    assert rows[None] > 2 * (70 + 49), "one was preempted"
+    assert (loaded[tmp_path] > 0) == is_cheap and (rows[tmp_path] < rows[None]) == is_cheap
+
+
+def test_one_slow_read_does_not_end_loading() -> None:
+    costs = LoadOrCompute(load_s=0.001)
+    for seconds in (0.01, 0.01, 9.0, 0.01):
+        costs.computed(seconds)
+    costs.loaded(100.0)
+    assert costs.loads and costs.compute_s < 0.02 and costs.load_s < 0.002
+    for _ in range(40):
+        costs.loaded(100.0)
+    assert not costs.loads
 
 
 def test_loading_goes_in_pieces_beside_other_requests(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.llm import LLM
+from puna.progress import SILENT
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
 from puna.thinking import TAGS, Thinking, ThinkTags, place_in, switch, tags_of
 from puna.tokenizers import build_tokenizer
@@ -314,3 +316,21 @@ def test_a_model_that_does_not_think_never_comes_here(llm: LLM, monkeypatch: pyt
     monkeypatch.setattr(thinking_room.Thinking, "split", fail)
     done = llm.chat("Hi", max_tokens=5)
     assert done.reasoning is None and done.raw_text == done.text
+
+
+def test_a_real_model_in_the_forms_of_two_that_think(default_model: Path) -> None:
+    """SmolLM2 does not think; after R1's prompt, which opens a span, whatever it writes is reasoning until the budget ends it."""
+    with LLM(default_model, device="cpu", threads=1, max_context=512, report=SILENT) as llm:
+        assert llm.chat("What is 2 + 3?", max_tokens=4).reasoning is None
+        for template, budget in ((R1, None), (R1, 0), (R1, 16), (QWEN3, 16)):
+            llm.chat_template = template
+            stream = llm.chat_stream("What is 2 + 3? Think first.", max_tokens=40, thinking_budget=budget, ignore_eos=True)
+            pieces, done = list(stream), stream.completion
+            told = "".join(piece.reasoning for piece in pieces), "".join(piece.text for piece in pieces)
+            assert told == (done.reasoning or "", done.text)
+            if template is QWEN3:  # it opens none itself
+                assert done.reasoning is None and done.text
+            elif budget is None:
+                assert done.reasoning and not done.is_reasoning_cut
+            else:
+                assert done.is_reasoning_cut and budget < done.num_reasoning_tokens <= budget + 5

@@ -9,9 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
+from puna.server import openapi, request_log
 from puna.server.guard import Guard
+from puna.server.metrics import Metrics
 from puna.server.refusals import Refusal
-from puna.server.service import Service
+from puna.server.service import Endpoint, Service
 from puna.server.wires import WIRES, wire_of
 
 
@@ -19,12 +21,15 @@ def create_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
     routes = [Route(route.path, route.make(service), methods=[route.method]) for wire in WIRES for route in wire.routes]
     routes.append(Route("/health", _health(service), methods=["GET"]))
+    routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
+    routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
+    service.listeners.append(request_log.write)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
     return Guard(app, service.settings, _refused)
 
 
-def _health(service: Service):  # type: ignore[no-untyped-def]
+def _health(service: Service) -> Endpoint:
     async def answer(request: Request) -> Response:
         if service.is_draining:
             return JSONResponse({"status": "ending"}, 503)

@@ -45,7 +45,8 @@ def protocol_of(settings: ServerSettings) -> type[asyncio.Protocol]:
                 self._refuse(Refusal(431, f"the head of the request has more than {settings.max_head} bytes"))
 
         def send_400_response(self, msg: str) -> None:
-            too_large = self._num_head_bytes > settings.max_head
+            has_head = self.cycle is not None and not self.cycle.response_complete
+            too_large = not has_head and self._num_head_bytes > settings.max_head
             self._refuse(Refusal(431 if too_large else 400, "the request's head is too large" if too_large else msg))
 
         @property
@@ -76,6 +77,9 @@ def protocol_of(settings: ServerSettings) -> type[asyncio.Protocol]:
                 )  # fmt: skip
                 for part in parts:
                     self.transport.write(self.conn.send(part) or b"")
+            if self.cycle is not None:  # the application has nobody left to answer
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             self.transport.close()
 
     return LimitedProtocol

@@ -52,10 +52,13 @@ class Fields(BaseModel):
 
     def ignored(self) -> list[str]:
         """Names of the given fields that change nothing."""
+        return self._without_meaning()
+
+    def _without_meaning(self) -> list[str]:
         return [name for name in self.model_extra or () if name not in self.SETTINGS]
 
     def _require_known(self) -> None:
-        for name in self.ignored():
+        for name in self._without_meaning():
             known = [*type(self).model_fields, *self.SETTINGS]
             if name not in self.HINTS and (similar := did_you_mean(name, known)):
                 raise Refusal(400, f"unknown field {name[:80]!r}. {similar}", field=name, code="unknown_parameter")

@@ -30,4 +30,9 @@ class Job:
     tool_choice: ToolChoice = "auto"
     has_parallel_calls: bool = True
     suffix: str | None = None  # fill in between `prompt` and this
-    keep_alive_s: float | None = None  # how long the model stays loaded afterwards; None: as the server says
+    think: bool | None = None  # turn a model's thinking on or off; None: as its template has it
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"

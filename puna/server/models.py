@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from puna.config import EngineConfig
-from puna.errors import InsufficientMemoryError, did_you_mean
+from puna.errors import InsufficientMemoryError, UsageError, did_you_mean
 from puna.llm import LLM
 from puna.server.refusals import Refusal
 
@@ -49,6 +49,9 @@ class Models:
         load: Callable[..., LLM] = LLM,
     ) -> None:
         self.all = list(models)
+        names = [model.name for model in self.all]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two models are named {max(names, key=names.count)!r}", hint="Give one another name: NAME=MODEL.")
         self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
         self._config = config
         self._load = load
@@ -91,7 +94,7 @@ class Models:
             while model.llm is None:
                 try:
                     llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
-                    llm.runner.start()
+                    await asyncio.to_thread(_warm_up, llm)
                     model.llm, model.used_at = llm, time.monotonic()
                 except InsufficientMemoryError:
                     if not await self._evicted_one():
@@ -121,3 +124,10 @@ class Models:
             return False
         await self.unload(min(idle, key=lambda model: model.used_at))
         return True
+
+
+def _warm_up(llm: LLM) -> None:
+    """Start the thread that steps, and take a step: the first request is then as fast as the tenth."""
+    llm.runner.start()
+    if llm.tokenizer is not None:
+        llm.generate(llm.encode("a") or [0], max_tokens=2, ignore_eos=True)

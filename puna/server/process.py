@@ -22,6 +22,7 @@ from puna.server.service import Service
 from puna.server.settings import ServerSettings
 
 REAP_EVERY_S = 1.0
+SEND_BUFFER = 64 << 10  # bytes that the system holds for a client that does not read; its own limit is megabytes
 LAST_WORDS_S = 1.0  # that ended streams have to send their last events
 
 
@@ -40,6 +41,7 @@ def bound_socket(settings: ServerSettings) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         made.bind((settings.host.strip("[]"), settings.port))
         made.listen(2048)
     except OSError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 
 from puna.errors import ContextLengthError, InsufficientMemoryError, ModelNotFoundError, PunaError, QueueFullError
+
+log = logging.getLogger("puna.server")
 
 
 class Refusal(Exception):
@@ -52,6 +55,14 @@ def refusal_of(error: Exception) -> Refusal:
         if error.http_status < 500:
             return Refusal(error.http_status, error.line, field=getattr(error, "field", ""), code="invalid_value")
     return Refusal(500, f"the server failed; its log has the error under {new_id('error')}", code="internal_error")
+
+
+def logged_refusal(error: Exception) -> Refusal:
+    """The same; a bug is written to the log, with the id that the client gets."""
+    refusal = refusal_of(error)
+    if refusal.status >= 500 and not isinstance(error, Refusal):
+        log.error("%s", refusal.message, exc_info=error)
+    return refusal
 
 
 def new_id(kind: str) -> str:

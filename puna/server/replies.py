@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from puna.server.refusals import Refusal
+from puna.server.refusals import Refusal, logged_refusal
 
 SSE, NDJSON, JSON = "text/event-stream; charset=utf-8", "application/x-ndjson", "application/json"
 
@@ -75,7 +75,7 @@ class WholeReply(Reply):
 
     def __init__(
         self,
-        value: Awaitable[Any],
+        value: Coroutine[Any, Any, Any],
         refused: Callable[[Refusal], Any],
         finish: Callable[[], object],
         headers: Mapping[str, str] | None = None,
@@ -83,11 +83,18 @@ class WholeReply(Reply):
         super().__init__(finish, headers)
         self._value, self._refused = value, refused
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._value.close()  # it may never have begun
+
     async def _send(self, send: Send) -> None:
         status = 200
         try:
             body = dumps(await self._value).encode()
-        except Refusal as refusal:
+        except Exception as error:  # noqa: BLE001 - whatever broke it, the client gets an answer in its wire's shape
+            refusal = logged_refusal(error)
             status, body = refusal.status, dumps(self._refused(refusal)).encode()
             self._headers |= headers_of(refusal)
         self._headers["content-length"] = str(len(body))
@@ -119,10 +126,10 @@ class StreamReply(Reply):
         try:
             async for chunk in self._chunks:
                 await self._pass(send, chunk)
-        except Refusal as refusal:
-            await self._pass(send, self._refused(refusal))
         except TimeoutError:
             return  # the client takes nothing: without an end, the connection is closed
+        except Exception as error:  # noqa: BLE001 - the same
+            await self._pass(send, self._refused(logged_refusal(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pass(self, send: Send, chunk: bytes) -> None:

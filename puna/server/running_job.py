@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from puna import samples
 from puna.async_llm import News
+from puna.chat import unread_args
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
-from puna.request import FinishReason, StepOutput
+from puna.request import Request, StepOutput
 from puna.runner import Handle
+from puna.server.calling import Calling, held_to_tools
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
-from puna.server.refusals import Refusal, new_id, refusal_of
+from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
-from puna.server.tools.base import CallPart, CallReader, TextPart
+from puna.thinking import SWITCHES, switch
 
 
 class RunningJob:
@@ -30,8 +32,7 @@ class RunningJob:
         self.problem: Refusal | None = None  # what broke it
         self.ignored: list[str] = []  # fields of the request that changed nothing
         self._news, self._progress_s = News(), progress_s
-        self._readers: dict[int, CallReader] = {}
-        self._has_calls: set[int] = set()
+        self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
         self._is_closed = False
         self.params = prepared.params
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
@@ -113,39 +114,24 @@ class RunningJob:
         return True
 
     def _events_of(self, output: StepOutput) -> Iterator[Event]:
-        if self.job.tools and self.job.tool_choice != "none":
-            yield from self._with_calls(output)
+        if self._calling is not None:
+            yield from self._calling.events(output, self._has_thought(output.index))
         elif output.token_ids or output.text or output.reasoning:
             yield Piece(output.index, output.text, output.reasoning, output.token_ids, output.logprobs)
         if output.finish_reason is not None:
-            yield Ended(output.index, self._reason(output), self._stop_reason(output.index))
+            reason = str(output.finish_reason) if self._calling is None else self._calling.reason(output)
+            yield Ended(output.index, reason, self._stop_reason(output.index))
 
-    def _with_calls(self, output: StepOutput) -> Iterator[Event]:
-        reader = self._readers.get(output.index)
-        if reader is None:
-            reader = self._readers[output.index] = format_of(self.llm.chat_template).reader()
-        if output.reasoning:
-            yield Piece(output.index, reasoning=output.reasoning)
-        parts = [*reader.feed(output.text), *(reader.end() if output.finish_reason is not None else ())]
-        yield from self._told(output.index, parts)
-
-    def _told(self, index: int, parts: Sequence[TextPart | CallPart]) -> Iterator[Event]:
-        for part in parts:
-            if isinstance(part, TextPart):
-                yield Piece(index, part.text)
-            else:
-                self._has_calls.add(index)
-                yield CallPiece(index, part.call, part.arguments, new_id("call") if part.name else "", part.name)
-
-    def _reason(self, output: StepOutput) -> str:
-        """Why a sample ended: length before tool_calls before stop (CLIENTS.md B5)."""
-        if output.finish_reason is FinishReason.STOP and output.index in self._has_calls:
-            return "tool_calls"
-        return str(output.finish_reason)
+    def _has_thought(self, index: int) -> bool:
+        request = self._request(index)
+        return request is not None and request.reasoning is not None and request.reasoning.is_present
 
     def _stop_reason(self, index: int) -> int | str | None:
-        request = self.handle.samples[index].request if index < len(self.handle.samples) else None
+        request = self._request(index)
         return None if request is None else request.stop_reason
+
+    def _request(self, index: int) -> Request | None:
+        return self.handle.samples[index].request if index < len(self.handle.samples) else None
 
 
 class Drained:
@@ -199,27 +185,23 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
     settings |= job.settings
     if job.messages:
-        if job.tools and job.tool_choice != "none":
-            settings |= _held_to_calls(llm, job, settings)
-        args = dict(job.template_args)
+        messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
         if job.tools:
-            args["tools"] = [tool.in_openai_form() for tool in job.tools]
+            messages, settings, of_tools = held_to_tools(llm, job, settings)
+            args |= of_tools
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
-        return llm.chat_jobs(job.messages, None, in_chat)[0]
+        return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
         raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
     if job.suffix is not None and isinstance(job.prompt, str):
         infill = llm.encode_infill(job.prompt, job.suffix)
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
-        return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
-    return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+        return llm.jobs([infill.token_ids], None, settings)[0]  # type: ignore[arg-type]
+    return llm.jobs([job.prompt], None, settings)[0]  # type: ignore[arg-type]
 
 
-def _held_to_calls(llm: LLM, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
-    """The setting by which an answer calls tools in the model's own format, with arguments that follow their schemas."""
-    constrained = [name for name in ("json_schema", "json_object", "regex", "choice", "grammar") if settings.get(name)]
-    if constrained:
-        raise Refusal(
-            400, f"tools and {constrained[0]} together are not possible; leave one out", field="tools", code="invalid_value"
-        )
-    return {"grammar": format_of(llm.chat_template).grammar(job.tools, job.tool_choice, job.has_parallel_calls)}
+def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
+    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
+    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
+        return {}
+    return switch(llm.chat_template, job.think)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
+from puna.async_llm import AsyncLLM
 from puna.errors import QueueFullError
+from puna.llm import LLM
+from puna.pooling import Floats
+from puna.request import MAX_SALT_CHARACTERS
 from puna.server.body import read_json
+from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.models import Models
-from puna.server.refusals import Refusal, refusal_of
+from puna.server.refusals import Refusal, logged_refusal
 from puna.server.replies import headers_of
 from puna.server.running_job import RunningJob, prepare
 from puna.server.settings import ServerSettings
@@ -23,7 +28,14 @@ from puna.server.settings import ServerSettings
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 ErrorBody = Callable[[Refusal], dict[str, Any]]
 
-log = logging.getLogger("puna.server")
+MAX_PROMPTS = 2048  # OpenAI's limit of texts to embed
+
+
+class Embedded(NamedTuple):
+    """Vectors, one for each prompt, and the tokens of all."""
+
+    vectors: Floats
+    num_tokens: int
 
 
 class Service:
@@ -49,7 +61,7 @@ class Service:
         try:
             llm = await self.models.loaded(model)
             self._require_room(llm.plan.max_sequences)
-            prepared = await asyncio.to_thread(prepare, llm, job)
+            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job))
             run = RunningJob(llm, job, prepared, self.settings.progress_s)
         except BaseException:
             self.models.release(model)
@@ -59,6 +71,16 @@ class Service:
         self.running.add(run)
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
+
+    async def embed(
+        self, model: str, prompts: Sequence[Any], dimensions: int | None = None, *, truncates: bool = False
+    ) -> Embedded:
+        """The embeddings of texts or rows of ids. `truncates`: cut those that are longer than the context."""
+        async with self.models.using(model) as llm:
+            self._require_room(llm.plan.max_sequences)
+            ids = await asyncio.to_thread(_rows_of_ids, llm, prompts, truncates)
+            vectors = await AsyncLLM.from_llm(llm).embed(ids, dimensions=dimensions)
+        return Embedded(vectors, sum(map(len, ids)))
 
     def _require_room(self, max_sequences: int) -> None:
         """429 if as many requests wait as may."""
@@ -83,7 +105,35 @@ class Service:
         return answer
 
     def refused(self, error: Exception, error_body: ErrorBody) -> ASGIApp:
-        refusal = refusal_of(error)
-        if refusal.status >= 500 and not isinstance(error, Refusal):
-            log.error("%s", refusal.message, exc_info=error)
+        refusal = logged_refusal(error)
         return JSONResponse(error_body(refusal), refusal.status, headers_of(refusal))
+
+
+def _of_tenant(job: Job) -> Job:
+    """The job, kept apart from those of other keys. A salt of the client's own is added to that."""
+    if not (tenant := TENANT.get()):
+        return job
+    return replace(
+        job, settings={**job.settings, "cache_salt": f"{tenant} {job.settings.get('cache_salt', '')}"[:MAX_SALT_CHARACTERS]}
+    )
+
+
+def _rows_of_ids(llm: LLM, prompts: Sequence[Any], truncates: bool) -> list[list[int]]:
+    if not prompts or len(prompts) > MAX_PROMPTS:
+        raise Refusal(
+            400, f"input holds {len(prompts)} texts; 1 to {MAX_PROMPTS} are allowed", field="input", code="invalid_value"
+        )
+    rows = [_row_of_ids(llm, prompt, truncates) for prompt in prompts]
+    if [] in rows:
+        raise Refusal(400, f"text {rows.index([])} of input has no tokens", field="input", code="invalid_value")
+    return rows
+
+
+def _wrong_input(problem: str) -> Refusal:
+    return Refusal(400, problem, field="input", code="invalid_value")
+
+
+def _row_of_ids(llm: LLM, prompt: Any, truncates: bool) -> list[int]:
+    if truncates and isinstance(prompt, str) and llm.tokenizer is not None:
+        return llm.tokenizer.encode(prompt)[: llm.plan.max_context]
+    return llm.encode(prompt)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from puna.checks import require
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
@@ -41,3 +43,26 @@ class ServerSettings:
     drain_s: float = 30.0
     keep_alive_s: float | None = 300.0
     log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in _LIMITS:
+            value = getattr(self, name)
+            ok = value is None or low <= value <= high
+            require(ok, name, f"is {value}; it must lie in {low}..{high}")
+        for name in ("api_keys", "allowed_hosts", "allowed_origins"):
+            require(all(getattr(self, name)), name, "holds an empty text", hint="Leave it out, or give a text.")
+        require(bool(self.host), "host", "is empty", hint="Leave it out to serve this machine only.")
+
+
+_LIMITS: tuple[tuple[str, float, float], ...] = (
+    ("port", 0, 65535),
+    ("max_queue", 0, 1 << 16),
+    ("max_body", 1 << 8, 1 << 30),
+    ("max_head", 1 << 10, 1 << 20),
+    ("head_s", 0.01, 3600),
+    ("body_s", 0.01, 3600),
+    ("stream_s", 0.01, 3600),
+    ("progress_s", 0.01, 3600),
+    ("drain_s", 0, 3600),
+    ("keep_alive_s", 0, 1e9),
+)

@@ -18,7 +18,7 @@ from puna.server.models import Models, ServedModel
 from puna.server.process import DrainingServer, bound_socket
 from puna.server.service import Service
 from puna.server.settings import ServerSettings
-from tests.fakes import ByteTokenizer
+from tests.fakes import ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
 from tests.test_llm import make_llm
 
 WAIT_S = 30.0
@@ -101,6 +101,14 @@ def tiny_model(name: str = "tiny", template: str = TEMPLATE) -> ServedModel:
     """A random model, with a byte for a token, on the reference backend."""
     llm = make_llm(ByteTokenizer())
     llm.chat_template = template
+    return ServedModel(name, None, llm)
+
+
+def quick_model(name: str = "quick") -> ServedModel:
+    """A model that computes nothing: its answers are sums of its ids."""
+    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan()
+    llm = LLM.from_parts(checkpoint, ByteTokenizer(), FakeBackend(sizes), sizes, EngineConfig(device="reference"))
+    llm.chat_template = TEMPLATE
     return ServedModel(name, None, llm)
 
 

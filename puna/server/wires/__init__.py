@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from puna.server.wires import openai_chat, openai_completions, openai_models
+from puna.server.wires import (
+    llama_server,
+    ollama_generate,
+    ollama_models,
+    ollama_shapes,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+)
 from puna.server.wires.base import Wire
 from puna.server.wires.openai_shapes import error_body
 
-OPENAI = Wire("openai", (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_models.ROUTES), error_body, ("/v1",))
+OPENAI = Wire(
+    "openai",
+    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES),
+    error_body,
+    ("/v1",),
+)
+OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
+LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
 
-WIRES = (OPENAI,)
+WIRES = (OPENAI, OLLAMA, LLAMA_SERVER)
 
 
 def wire_of(path: str) -> Wire:
