@@ -22,7 +22,7 @@ from puna.server.job import Job
 from puna.server.models import Models
 from puna.server.refusals import Refusal, logged_refusal
 from puna.server.replies import headers_of
-from puna.server.running_job import RunningJob, prepare
+from puna.server.running_job import RunningJob, prepare, prompt_size
 from puna.server.settings import ServerSettings
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -71,6 +71,11 @@ class Service:
         self.running.add(run)
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
+
+    async def measured(self, job: Job) -> tuple[int, int]:
+        """The tokens of a chat's prompt, and how many may be there at most if one is to be generated."""
+        async with self.models.using(job.model) as llm:
+            return await asyncio.to_thread(prompt_size, llm, job), llm.plan.max_context - 1
 
     async def embed(
         self, model: str, prompts: Sequence[Any], dimensions: int | None = None, *, truncates: bool = False
