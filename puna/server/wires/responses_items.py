@@ -14,7 +14,7 @@ from puna.server.refusals import Refusal
 from puna.server.tools.base import Tool
 from puna.server.wires.openai_chat import tool_of
 
-Item = Mapping[str, Any]
+InputItem = Mapping[str, Any]
 
 ROLES = ("user", "assistant", "system", "developer")
 TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}  # a part's type -> where its text is
@@ -22,7 +22,7 @@ NO_IMAGE = "[An image was here. This model reads text only.]"
 JOINT = "__"  # between the name of a namespace and that of its tool
 
 
-def read_items(made: ConversationBuilder, items: Sequence[Item], name: str = "input") -> None:
+def read_items(made: ConversationBuilder, items: Sequence[InputItem], name: str = "input") -> None:
     """Add items to a conversation. Refusal that names the item which is wrong."""
     for number, item in enumerate(items):
         where, kind = f"{name}.{number}", item.get("type") or ("message" if "role" in item else None)
@@ -36,7 +36,7 @@ def read_items(made: ConversationBuilder, items: Sequence[Item], name: str = "in
             made.skip(f"input:{str(kind)[:60]}")
 
 
-def _message(made: ConversationBuilder, name: str, item: Item) -> None:
+def _message(made: ConversationBuilder, name: str, item: InputItem) -> None:
     role = item.get("role")
     if role not in ROLES:
         raise _wrong(f"{name}.role", f"is {str(role)[:40]!r}; allowed: {', '.join(ROLES)}")
@@ -49,7 +49,7 @@ def _message(made: ConversationBuilder, name: str, item: Item) -> None:
         made.end()
 
 
-def parts_of(name: str, content: Any) -> Sequence[Item]:
+def parts_of(name: str, content: Any) -> Sequence[InputItem]:
     """Content as parts; a text is one part."""
     if isinstance(content, str):
         return [{"type": "input_text", "text": content}]
@@ -58,22 +58,22 @@ def parts_of(name: str, content: Any) -> Sequence[Item]:
     return content
 
 
-def _call(made: ConversationBuilder, name: str, item: Item) -> None:
+def _call(made: ConversationBuilder, name: str, item: InputItem) -> None:
     made.call(_string(name, item, "call_id"), joined_name(item), _string(name, item, "arguments"))
 
 
-def _custom_call(made: ConversationBuilder, name: str, item: Item) -> None:
+def _custom_call(made: ConversationBuilder, name: str, item: InputItem) -> None:
     made.call(_string(name, item, "call_id"), joined_name(item), {"input": _string(name, item, "input")})
 
 
-def _output(made: ConversationBuilder, name: str, item: Item) -> None:
+def _output(made: ConversationBuilder, name: str, item: InputItem) -> None:
     parts = [
         _result_text(made, f"{name}.output.{i}", part) for i, part in enumerate(parts_of(f"{name}.output", item.get("output")))
     ]
     made.answer(_string(name, item, "call_id"), "\n".join(parts))
 
 
-def _result_text(made: ConversationBuilder, name: str, part: Item) -> str:
+def _result_text(made: ConversationBuilder, name: str, part: InputItem) -> str:
     kind = str(part.get("type"))
     if kind in TEXTS:
         return _string(name, part, TEXTS[kind])
@@ -81,7 +81,7 @@ def _result_text(made: ConversationBuilder, name: str, part: Item) -> str:
     return NO_IMAGE if kind == "input_image" else f"[Content of type {kind[:60]} was here. This model reads text only.]"
 
 
-def _reasoning(made: ConversationBuilder, name: str, item: Item) -> None:
+def _reasoning(made: ConversationBuilder, name: str, item: InputItem) -> None:
     """Thoughts from what the client was shown, or from what it carried without reading it."""
     shown = [part.get("text") for key in ("content", "summary") for part in item.get(key) or () if isinstance(part, dict)]
     thoughts = "".join(text for text in shown if isinstance(text, str)) or unpacked(str(item.get("encrypted_content")))
@@ -90,7 +90,7 @@ def _reasoning(made: ConversationBuilder, name: str, item: Item) -> None:
         made.think(thoughts)
 
 
-ITEMS: Mapping[str, Callable[[ConversationBuilder, str, Item], None]] = {
+ITEMS: Mapping[str, Callable[[ConversationBuilder, str, InputItem], None]] = {
     "message": _message,
     "function_call": _call,
     "function_call_output": _output,
@@ -108,7 +108,7 @@ class ReadTools(NamedTuple):
     skipped: list[str]
 
 
-def read_tools(given: Sequence[Item]) -> ReadTools:
+def read_tools(given: Sequence[InputItem]) -> ReadTools:
     """The tools that the client runs. Those of a namespace get its name, too, as two namespaces may share a name."""
     read = ReadTools((), {}, [])
     for number, item in enumerate(given):
@@ -122,7 +122,7 @@ def read_tools(given: Sequence[Item]) -> ReadTools:
     return read
 
 
-def _with_namespace(read: ReadTools, name: str, item: Item) -> ReadTools:
+def _with_namespace(read: ReadTools, name: str, item: InputItem) -> ReadTools:
     """The tools, with those of a namespace. Its first one tells what the namespace is for."""
     space, about, tools = _string(name, item, "name"), item.get("description"), list[Tool]()
     for number, inner in enumerate(parts_of(f"{name}.tools", item.get("tools"))):
@@ -136,7 +136,7 @@ def _with_namespace(read: ReadTools, name: str, item: Item) -> ReadTools:
     return read._replace(tools=(*read.tools, *tools))
 
 
-def joined_name(item: Item) -> str:
+def joined_name(item: InputItem) -> str:
     """The name of the tool that a call or a choice means.
 
     >>> joined_name({"name": "spawn", "namespace": "agents"}), joined_name({"name": "get"})
@@ -146,7 +146,7 @@ def joined_name(item: Item) -> str:
     return f"{space}{JOINT}{name}" if space else name
 
 
-def _string(name: str, item: Item, key: str) -> str:
+def _string(name: str, item: InputItem, key: str) -> str:
     if not isinstance(value := item.get(key), str):
         raise _wrong(f"{name}.{key}", "is missing" if value is None else "is no text")
     return value
