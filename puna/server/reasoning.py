@@ -45,7 +45,10 @@ class ReasoningWish:
 
     @property
     def _turns_on(self) -> bool | None:
-        return False if self.effort == "none" else self.is_on
+        """A level asks for thinking, unless something else is said; "none" is one, too."""
+        if self.effort == "none" or self.is_on is not None:
+            return False if self.effort == "none" else self.is_on
+        return None if self.effort is None else True
 
 
 def hears(template: str | None) -> bool:

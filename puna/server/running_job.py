@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from puna import samples
@@ -16,7 +15,7 @@ from puna.llm import LLM, ChatSettings, PromptJob
 from puna.messages import Messages
 from puna.request import Request, StepOutput
 from puna.runner import Handle
-from puna.server.calling import Calling, held_to_tools
+from puna.server.calling import Calling, held_to_tools, told_of_tools
 from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
@@ -189,11 +188,10 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
     if job.messages:
-        job = replace(job, messages=fitted_to(llm, job.messages))
-        messages, args = job.messages, {**job.reasoning.template_args(llm.chat_template), **job.template_args}
-        if job.tools:
-            messages, settings, of_tools = held_to_tools(llm, job, settings)
-            args |= of_tools
+        told = told_of_tools(llm.chat_template, job)
+        messages = fitted_to(llm, told.messages)
+        settings |= held_to_tools(llm, job, settings)
+        args = {**job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
         return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
@@ -209,12 +207,9 @@ def prompt_size(llm: LLM, job: Job) -> int:
     """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
     if llm.tokenizer is None:
         raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
-    messages, args = fitted_to(llm, job.messages), {**llm.template_args, **job.reasoning.template_args(llm.chat_template)}
-    args |= job.template_args
-    if job.tools:
-        messages, tools = format_of(llm.chat_template).for_template(messages, job.tools)
-        args |= {} if tools is None else {"tools": tools}
-    return len(encode_chat(messages, llm.tokenizer, llm.chat_template, template_args=args))
+    told = told_of_tools(llm.chat_template, job)
+    args = {**llm.template_args, **job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
+    return len(encode_chat(fitted_to(llm, told.messages), llm.tokenizer, llm.chat_template, template_args=args))
 
 
 def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:

@@ -24,6 +24,7 @@ from puna.server.refusals import Refusal, logged_refusal
 from puna.server.replies import headers_of
 from puna.server.running_job import RunningJob, prepare, prompt_size
 from puna.server.settings import ServerSettings
+from puna.server.stored_responses import StoredResponses
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 ErrorBody = Callable[[Refusal], dict[str, Any]]
@@ -45,6 +46,7 @@ class Service:
         self.models, self.settings = models, settings
         self.running: set[RunningJob] = set()
         self.listeners: list[Callable[[RunningJob], None]] = []  # told of each run at its end: log, metrics
+        self.responses = StoredResponses()
         self.is_draining = False
         self._num_begun = 0  # jobs that are being prepared
 

@@ -44,8 +44,13 @@ class StandInFormat:
     def new_id(self) -> str:
         return new_id("call")
 
-    def for_template(self, messages: Messages, tools: Sequence[Tool]) -> ForTemplate:
-        return ForTemplate(messages, [tool.in_openai_form() for tool in tools])
+    notice = ""
+
+    def marks(self, controls: Mapping[str, int]) -> list[int]:
+        return []
+
+    def for_template(self, template: str | None, messages: Messages, tools: Sequence[Tool]) -> ForTemplate:
+        return ForTemplate(messages, {"tools": [tool.in_openai_form() for tool in tools]} if tools else {})
 
 
 class StandInReader:

@@ -173,18 +173,18 @@ CHOICES: list[Callable[[str], Any]] = [
 def test_calls_of_a_model_that_says_nonsense_obey_their_schemas(nonsense: RunningServer) -> None:
     seed, num_whole = 11, 0
     print("seed", seed)
-    for number, schema in enumerate(schemas(30, seed)):
+    for number, schema in enumerate(schemas(22, seed)):
         name = f"tool_{number}"
         tools = [{"type": "function", "function": {"name": name, "parameters": schema}}]
         body = asked(tools=tools, tool_choice=CHOICES[number % 3](name), parallel_tool_calls=False, seed=number, temperature=0.7)
-        content, [(called, arguments)], reason = both(nonsense, {**body, "max_tokens": 400})
+        content, [(called, arguments)], reason = both(nonsense, {**body, "max_tokens": 250})
         assert content is None and called == name
         if reason == "tool_calls":
             num_whole += 1
             assert not fault(schema, arguments), (schema, arguments)
         else:
             assert reason == "length"
-    assert num_whole > 24, "most calls are whole"
+    assert num_whole > 16, "most calls are whole"
 
 
 def test_calls_and_results_come_back_in_a_conversation(server: RunningServer) -> None:

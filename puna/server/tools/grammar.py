@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from puna.constraints import in_lark
 from puna.server.tools.base import ToolUse
-from puna.server.tools.layout import SPACES, CallLayout, any_of, literal, named, up_to_name
+from puna.server.tools.layout import MARKS, SPACES, CallLayout, any_of, literal, named, up_to_name
 
 ANYTHING = "(?s:.*)"
 LINE_ENDS = r"/\n{0,2}/"  # what models write between their thoughts and a call
@@ -17,7 +17,8 @@ LINE_ENDS = r"/\n{0,2}/"  # what models write between their thoughts and a call
 def grammar_of(layout: CallLayout, loose: CallLayout | None, use: ToolUse, controls: Mapping[str, int]) -> str:
     """As `ToolFormat.grammar` says. `loose`: a layout without `begin` that an answer may follow from its start, if it likes."""
     tools = use.callable_tools
-    rules = {"start": _start(use, loose is not None), "SPACE": LINE_ENDS}
+    forced = "SPACE begin calls" if layout.needs_begin else "SPACE calls"
+    rules = {"start": _start(use, forced, loose is not None), "SPACE": LINE_ENDS}
     starts = [] if loose is None else _starts(loose, use)
     rules |= _texts(layout, starts, controls)
     rules |= _calls(layout, [tool.name for tool in tools], use.may_repeat, LarkTerms(controls))
@@ -29,13 +30,13 @@ def grammar_of(layout: CallLayout, loose: CallLayout | None, use: ToolUse, contr
     return "".join(f"{name}: {rule}\n" for name, rule in rules.items())
 
 
-def _start(use: ToolUse, has_loose: bool) -> str:
+def _start(use: ToolUse, forced: str, has_loose: bool) -> str:
     if use.choice == "none":
         return "TEXT"
     if use.is_forced:
-        return "SPACE begin calls"
+        return forced
     if use.answer is not None:
-        return "answer | SPACE begin calls"
+        return f"answer | {forced}"
     return "TEXT | before calls" + (" | loose_calls" if has_loose else "")
 
 
@@ -94,6 +95,3 @@ class LarkTerms:
         marks = [mark for mark in MARKS.findall(text) if mark in self._controls]
         pieces = re.split("(" + "|".join(map(re.escape, marks)) + ")", text) if marks else [text]
         return " ".join(f"<[{self._controls[one]}]>" if one in marks else json.dumps(one) for one in pieces if one) or '""'
-
-
-MARKS = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # what may be a control token in a layout

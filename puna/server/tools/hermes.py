@@ -29,3 +29,4 @@ UNTAGGED = CallLayout(
     close=" ```",
 )
 HERMES = JsonCalls(TAGGED, UNTAGGED)
+DESCRIBED = JsonCalls(TAGGED, UNTAGGED, is_native=False)  # for templates that know no tools, or calls that puna does not know

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAME = "NAME"  # where a tool's name stands in the head of a call
+MARKS = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 SPACES = r"[ \n\r\t]{0,9}"
 
 
@@ -14,7 +15,8 @@ SPACES = r"[ \n\r\t]{0,9}"
 class CallLayout:
     """Calls are: `begin`, one of `opens`, a call, any number of (`between`, call), `close`. `begin` occurs in no text.
 
-    A call is: one of `heads`, the arguments as a JSON object, `tail`. Of several texts the first is the usual one.
+    A call is: one of `heads`, the arguments as a JSON object, `tail`. Of several texts the first is the usual one. `needs_begin`:
+    calls that must come have `begin` too.
     """
 
     begin: str
@@ -23,6 +25,12 @@ class CallLayout:
     tail: str
     between: str
     close: str
+    needs_begin: bool = True
+
+    @property
+    def marks(self) -> set[str]:
+        """Words that may be control tokens of a vocabulary."""
+        return {mark for text in (self.begin, *self.opens, *self.heads, self.between, self.close) for mark in MARKS.findall(text)}
 
     @property
     def first(self) -> list[str]:

@@ -13,13 +13,14 @@ from puna.server.wires import (
     openai_completions,
     openai_embeddings,
     openai_models,
+    responses,
 )
 from puna.server.wires.base import Wire
 from puna.server.wires.openai_shapes import error_body
 
 OPENAI = Wire(
     "openai",
-    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES),
+    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES, *responses.ROUTES),
     error_body,
     ("/v1",),
 )

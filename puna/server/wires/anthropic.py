@@ -106,7 +106,10 @@ class CountFields(Fields):
 
     def unheeded(self, template: str | None) -> list[str]:
         """Names of what changes nothing for the model of a chat template."""
-        thinking = [] if hears(template) else [name for name, value in self._thinking_fields() if value is not None]
+        heard = hears(template)
+        thinking = ["thinking"] if self.thinking is not None and not heard else []
+        if self.output_config.effort is not None and (not heard or self._wish().effort is None):
+            thinking.append("output_config.effort")
         nested = [f"output_config.{name}" for name in self.output_config.ignored()]
         return [*self.ignored(), *thinking, *nested, *self._tools[1], *self._conversation.skipped]
 
@@ -118,15 +121,12 @@ class CountFields(Fields):
     def _tools(self) -> tuple[tuple[Tool, ...], list[str]]:
         return read_tools(self.tools, self.messages)
 
-    def _thinking_fields(self) -> list[tuple[str, Any]]:
-        return [("thinking", self.thinking), ("output_config.effort", self.output_config.effort)]
-
     def _wish(self) -> ReasoningWish:
+        """Without `thinking` the model does as its template has it; `effort` alone says nothing of thoughts."""
         given = self.thinking
-        if given is None:
-            return ReasoningWish(effort=self.output_config.effort)
-        is_on = given.type != "disabled"
-        return ReasoningWish(is_on, given.budget_tokens if is_on else None, self.output_config.effort if is_on else None)
+        if given is None or given.type == "disabled":
+            return ReasoningWish(None if given is None else False)
+        return ReasoningWish(True, given.budget_tokens, self.output_config.effort)
 
     def _constraint(self) -> dict[str, Any]:
         form = self.output_config.format or self.output_format

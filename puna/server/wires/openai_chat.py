@@ -85,7 +85,7 @@ class ChatCompletionFields(Fields):
         return [*self.ignored(), *(["reasoning_effort"] if self.reasoning_effort and not hears(template) else [])]
 
     def _own_settings(self) -> dict[str, Any]:
-        own: dict[str, Any] = {**_constraint(self.response_format)}
+        own: dict[str, Any] = {**constraint_of(self.response_format)}
         if self.logit_bias:
             own["logit_bias"] = biases(self.logit_bias)
         if self.logprobs or self.top_logprobs:
@@ -124,7 +124,7 @@ def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> Too
     return str(named)
 
 
-def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
+def constraint_of(given: Mapping[str, Any], name: str = "response_format") -> dict[str, Any]:
     """What `response_format` sets."""
     kind = given.get("type", "text")
     if kind == "text":
@@ -134,8 +134,8 @@ def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
         return {"json_schema": given["json_schema"].get("schema", {})}
     raise Refusal(
-        400, f"response_format has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
-        field="response_format", code="invalid_value",
+        400, f"{name} has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
+        field=name, code="invalid_value",
     )  # fmt: skip
 
 
