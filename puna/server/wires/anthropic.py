@@ -5,7 +5,7 @@ The versions differ in what they refuse; puna takes what either of them has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +73,12 @@ class CountFields(Fields):
             ),
             *("billing_policy", "compaction", "fallback_credit_token", "thread"),
         }
+    )
+
+    SKIPPED: ClassVar[Sequence[str]] = (
+        "tools of another type than custom",
+        "tools with defer_loading that no search has found",
+        "blocks of other servers' tools, and redacted_thinking",
     )
 
     messages: list[dict[str, Any]] = Field(min_length=1)

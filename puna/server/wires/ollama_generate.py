@@ -84,6 +84,8 @@ class OllamaChatFields(AnswerFields):
 class OllamaGenerateFields(AnswerFields):
     """The body of `/api/generate`. Without a prompt it loads the model, or unloads it."""
 
+    HINTS: ClassVar[frozenset[str]] = AnswerFields.HINTS | {"width", "height", "steps"}  # of models that draw
+
     prompt: str = ""
     suffix: str = ""
     system: str = ""
