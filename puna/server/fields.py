@@ -21,6 +21,7 @@ from puna.request import allowed_range, checked_setting
 from puna.server.refusals import Refusal
 
 IGNORED_HEADER = "x-puna-ignored"
+NOTICE_HEADER = "x-puna-notice"  # what puna does in place of what the model cannot
 MAX_IGNORED = 2000  # characters of that header: clients limit the head of an answer, too
 
 

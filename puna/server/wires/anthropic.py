@@ -177,7 +177,7 @@ def messages(service: Service) -> Endpoint:
         run.ignored = fields.unheeded(run.llm.chat_template)
         hides = fields.thinking is not None and fields.thinking.display == "omitted"
         writer = MessageWriter(run, service.models.named(fields.model).name, hides)
-        headers = ignored_header(run.ignored) | {"request-id": new_id("req", "_")}
+        headers = run.headers | {"request-id": new_id("req", "_")}
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

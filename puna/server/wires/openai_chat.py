@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
-from puna.server.fields import Fields, ignored_header
+from puna.server.fields import Fields
 from puna.server.job import Job, ToolChoice
 from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import Refusal, new_id
@@ -227,7 +227,7 @@ def endpoint(service: Service) -> Endpoint:
         run = await service.begin(fields.job())
         run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = ignored_header(run.ignored)
+        headers = run.headers
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

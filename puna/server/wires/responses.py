@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from puna.errors import ContextLengthError
 from puna.server.conversation import ConversationBuilder
-from puna.server.fields import Fields, ignored_header
+from puna.server.fields import Fields
 from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish, hears
@@ -205,7 +205,7 @@ def create(service: Service) -> Endpoint:
             chunks = writer.refused(refusal_of(error))
             return StreamReply(chunks, failed, lambda: None, patience_s=patience_s)
         run.ignored = fields.unheeded(run.llm.chat_template, made)
-        headers = ignored_header(run.ignored)
+        headers = run.headers
         if fields.stream:
             return StreamReply(writer.chunks(run), failed, run.close, headers=headers, patience_s=patience_s)
         return WholeReply(writer.whole(run), error_body, run.close, headers)
