@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from puna.request import TokenLogprob
+from puna.request import MAX_LOGIT_BIAS, TokenLogprob
 from puna.server.events import Usage
 from puna.server.refusals import Refusal
 
@@ -78,6 +78,9 @@ def _token(text: str, logprob: float, raw: bytes) -> dict[str, Any]:
 
 def biases(given: Mapping[str, float]) -> dict[int, float]:
     """`logit_bias`, whose names are token ids in JSON."""
+    if len(given) > MAX_LOGIT_BIAS:
+        problem = f"logit_bias holds {len(given)} tokens; at most {MAX_LOGIT_BIAS} are allowed"
+        raise Refusal(400, problem, field="logit_bias", code="invalid_value")
     wrong = next((name for name in given if not name.isdecimal() or len(name) > 9), None)
     if wrong is not None:
         raise Refusal(400, f"logit_bias names {wrong[:40]!r}; token ids are needed", field="logit_bias", code="invalid_value")
