@@ -212,11 +212,19 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
 
 def prompt_size(llm: LLM, job: Job) -> int:
     """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
+    return len(prompt_ids(llm, job))
+
+
+def prompt_ids(llm: LLM, job: Job, add_generation_prompt: bool = True) -> list[int]:
+    """A chat's prompt, whatever its length. Takes its time: call it in a thread."""
     if llm.tokenizer is None:
-        raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
+        raise Refusal(400, "the model has no tokenizer, so messages cannot be encoded", field="messages")
     told = told_of_tools(llm.chat_template, job)
     args = {**llm.template_args, **job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
-    return len(encode_chat(fitted_to(llm, told.messages), llm.tokenizer, llm.chat_template, template_args=args))
+    messages = fitted_to(llm, told.messages)
+    return encode_chat(
+        messages, llm.tokenizer, llm.chat_template, add_generation_prompt=add_generation_prompt, template_args=args
+    )
 
 
 def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:

@@ -27,7 +27,12 @@ def known(path: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("path", "resource"),
-    [("/v1/chat/completions", "chat.completions"), ("/v1/completions", "completions"), ("/v1/embeddings", "embeddings")],
+    [
+        ("/v1/chat/completions", "chat.completions"),
+        ("/v1/completions", "completions"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/responses", "responses"),
+    ],
 )
 def test_openai(path: str, resource: str) -> None:
     client: Any = pytest.importorskip("openai").OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none")
