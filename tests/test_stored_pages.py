@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.backends.base import Backend, PageBytes
+from puna.backends.base import Backend, PageBytes, moved
 from puna.batch import Batch, Logits
 from puna.completion import Completion
 from puna.config import EngineConfig
@@ -71,6 +71,7 @@ class Start:
         """Until all that was published is on disk."""
         assert self.stored is not None
         done = threading.Event()
+        self.stored._do(self.stored._save_all)
         self.stored._do(lambda store: done.set())
         wait_for(done)
 
@@ -146,9 +147,9 @@ class Poisoned(FakeBackend):
 
     poison_id = 77
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         ids = self.pages[list(page_ids)]
-        return np.where(ids == self.poison_id, np.float32(np.inf), ids.astype(np.float32)).view(np.uint8)
+        return moved(np.where(ids == self.poison_id, np.float32(np.inf), ids.astype(np.float32)).view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self.pages[list(page_ids)] = pages.view(np.float32).astype(np.int64)
@@ -188,11 +189,11 @@ def test_a_page_that_is_overwritten_while_it_is_copied_is_not_saved(tmp_path: Pa
     """The thread that saves reads a page while the engine evicts and overwrites it."""
 
     class Slow(FakeBackend):
-        def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
             if threading.current_thread().name == "puna-page-store":
                 reading.set()
                 assert overwritten.wait(60)
-            return super().read_pages(page_ids)
+            return super().read_pages(page_ids, out)
 
     reading, overwritten = threading.Event(), threading.Event()
     with Start(tmp_path, Slow(make_plan(num_pages=7)), num_pages=7) as it:
@@ -401,7 +402,7 @@ def test_another_model_or_device_finds_nothing(tmp_path: Path) -> None:
 
 
 class BigPages(FakeBackend):
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         return np.zeros((len(page_ids), 1 << 20), np.uint8)
 
 
