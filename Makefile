@@ -1,10 +1,11 @@
 # make demo     from a fresh clone to a model's answer
 # make install  puna as a command in every terminal: a link in ~/.local/bin
+# make serve    the small model behind an HTTP API, on this machine only
 # make gpu      PyTorch and Triton, for NVIDIA GPUs; the doctor tries the card
 # make test     the tests, in the same environment
 # make check    format, lint, types, architecture
 # make help     these lines
-.PHONY: help demo install uninstall gpu test full check format model bench-env clean
+.PHONY: help demo serve install uninstall gpu test full check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -24,6 +25,9 @@ demo: $(VENV)/.demo
 	@echo "  source $(BIN)/activate     (or once, for all terminals: make install)"
 	@echo "What to type next:"
 	@$(BIN)/puna models --next
+
+serve: $(VENV)/.demo
+	$(BIN)/puna serve
 
 help:
 	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
@@ -83,7 +87,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing puna into $(VENV) ..."
-	@$(PIP) -e .
+	@$(PIP) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

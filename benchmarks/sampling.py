@@ -1,8 +1,8 @@
 """What sampling costs the host: microseconds for each token, and as a share of a decode step of the default model.
 
-    python benchmarks/sampling.py [--rounds 9]
+    python benchmarks/sampling.py [--rounds 9] [--vocab-size 128256]
 
-The rows of logits are the default model's own, of an answer. Those of 128,256 ids repeat its 49,152, the copies 4 lower. Steps
+The rows of logits are the default model's own, of an answer. Larger ones repeat its 49,152, the copies 4 lower. Steps
 and samples take turns, so that both see the same load; the times are those of the fastest round. A step is one of an answer
 without guesses, timed at the wall, because all threads take part; a sample is timed by its thread.
 """
@@ -18,14 +18,15 @@ import numpy as np
 
 from puna import LLM
 from puna.history import History, Row
-from puna.request import SamplingParams
+from puna.request import TEMPERATURE_FIRST, SamplingParams
 from puna.sampling import Sampler
 
-VOCAB_SIZE, TOKENS, QUESTION = 128256, 48, "Tell me about llamas in the Andes."
+TOKENS, QUESTION = 48, "Tell me about llamas in the Andes."
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "temperature": {"temperature": 0.8},
     "top-p": {"temperature": 0.8, "top_p": 0.95},
+    "top-p, flat rows": {"temperature": 2.0, "top_p": 0.95, "samplers": TEMPERATURE_FIRST},
     "top-k, top-p, min-p": {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05},
     "min-p": {"temperature": 0.8, "min_p": 0.05},
     "typical-p": {"temperature": 0.8, "typical_p": 0.95},
@@ -65,27 +66,28 @@ def sample_s(rows: list[Row], ids: list[int], settings: dict[str, Any]) -> float
     return (time.thread_time() - start) / len(rows)
 
 
-def enlarged(row: Row) -> Row:
-    copies = -(-VOCAB_SIZE // len(row))
-    return np.concatenate([row, *[row - 4] * (copies - 1)])[:VOCAB_SIZE].astype(np.float32)
+def enlarged(row: Row, size: int) -> Row:
+    copies = -(-size // len(row))
+    return np.concatenate([row, *[row - 4] * (copies - 1)])[:size].astype(np.float32)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--vocab-size", type=int, default=128256)
     given = parser.parse_args()
     steps: list[float] = []
     times: dict[str, list[float]] = {name: [] for name in SETTINGS}
     with LLM(speculation="off") as llm:
         watcher = Watcher()
         ids = list(llm.chat(QUESTION, max_tokens=TOKENS, ignore_eos=True, sampler=watcher).token_ids)
-        rows = [enlarged(row) for row in watcher.rows]
+        rows = [enlarged(row, given.vocab_size) for row in watcher.rows]
         for _ in range(given.rounds):
             steps.append(step_s(llm))
             for name, settings in SETTINGS.items():
                 times[name].append(sample_s(rows, ids, settings))
     step = min(steps)
-    print(f"a decode step of the default model: {step * 1e3:.2f} ms; sampling from {VOCAB_SIZE} logits:")
+    print(f"a decode step of the default model: {step * 1e3:.2f} ms; sampling from {given.vocab_size} logits:")
     best = {name: min(values) for name, values in times.items()}
     for name, seconds in best.items():
         print(f"{name:22} {seconds * 1e6:7.0f} us  {seconds / step:6.1%}")

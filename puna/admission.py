@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from puna.batch import SamplingBatch
-from puna.constraints import Constraint, Constraints
+from puna.constraints import Constraint, Constraints, Matcher, wanted_by
 from puna.context_shift import require_asked
 from puna.detokenize import Detokenizer
 from puna.errors import ContextLengthError, UsageError
@@ -19,7 +20,11 @@ from puna.processors import LogitsProcessor
 from puna.request import PrefixKey, Request, SamplingParams
 from puna.sampling import CheckedSampler, Sampler, TokenSampler
 from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
+from puna.thinking_first import ThinkingFirst
 from puna.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 
 @dataclass(slots=True)
@@ -80,9 +85,11 @@ class Admission:
         prefix_key = self.prefix_key(params, len(prompt_ids))
         request = Request(request_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         custom = None if custom is None else CheckedSampler(custom, self._model.vocab_size)
-        constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids))
+        is_constrained = wanted_by(params) is not None
+        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, is_constrained)
+        first = None if thinking is None else self._thinking_first(thinking)
+        constraint = self.constraints.of(sampler, custom, stop_ids, self._begins_text(prompt_ids), first)
         custom = custom if constraint is None else constraint
-        thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, constraint is not None)
         if thinking is not None:
             request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
         return LiveRequest(
@@ -97,6 +104,12 @@ class Admission:
             max_tokens=self.limit(request),
             thinking=thinking,
         )
+
+    def _thinking_first(self, thinking: Thinking) -> Callable[[LLMatcher, Collection[int]], Matcher]:
+        """What lets a constraint begin after the thoughts."""
+        assert self._tokenizer is not None  # `begin_thinking` needs it too
+        tags, is_open, tokenizer = thinking.tags, thinking.is_inside, self._tokenizer
+        return lambda answer, ends: ThinkingFirst(answer, ends, tags, is_open, tokenizer)
 
     def limit(self, request: Request) -> int:
         """How many tokens the request may have until it ends, or until its context is full."""

@@ -21,7 +21,7 @@ from puna.messages import Messages
 from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
-from puna.runner import Handle, Runner
+from puna.runner import Call, Handle, Runner
 from puna.score import OptionScore
 
 
@@ -111,7 +111,7 @@ class AsyncLLM:
     async def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
         """As `LLM.embed`."""
         job = await asyncio.to_thread(self.sync.embedding_job, prompts, settings)
-        news = _News()
+        news = News()
         rows = job.rows(await _ended(job.begin(self._runner, news.tell_end), news))
         return rows[0] if is_prompt(prompts) else rows
 
@@ -128,9 +128,11 @@ class AsyncLLM:
     async def _run(self, prepare: Callable[[], list[PromptJob]]) -> list[Completion]:
         """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
         jobs = await asyncio.to_thread(prepare)
-        news = _News()
-        handles = await _ended([samples.submit(self._runner, *job, listener=news.tell_end) for job in jobs], news)
-        return [Completion.of(handle) for handle in handles]
+        news, call = News(), Call()
+        handles = [samples.submit(self._runner, *job, listener=news.tell_end, call=call) for job in jobs]
+        completions = [Completion.of(handle) for handle in await _ended(handles, news)]
+        self.sync.tell_shifted(completions)
+        return completions
 
 
 class AsyncStream(AsyncIterator[StepOutput]):
@@ -145,7 +147,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
         self._prepare = prepare
         self._opening = asyncio.Lock()  # two tasks may be the first to read
         self._is_closed = False
-        self._news: _News
+        self._news: News
         self.handle: Handle | None = None  # None until the first read
 
     def __repr__(self) -> str:
@@ -170,7 +172,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
             jobs = [] if self._is_closed else await asyncio.to_thread(self._prepare)
             if self._is_closed:
                 raise StopAsyncIteration
-            self._news = _News()
+            self._news = News()
             self.handle = samples.submit(self._runner, *jobs[0], listener=self._news.tell)
             return self.handle
 
@@ -205,7 +207,7 @@ class AsyncStream(AsyncIterator[StepOutput]):
             self.handle.close()
 
 
-class _News:
+class News:
     """Wakes tasks of the running event loop, from the thread that steps."""
 
     def __init__(self) -> None:
@@ -226,7 +228,7 @@ class _News:
         await self._event.wait()
 
 
-async def _ended(handles: list[Handle], news: _News) -> list[Handle]:
+async def _ended(handles: list[Handle], news: News) -> list[Handle]:
     """Wait until all have ended, and raise the first error. If anything is raised, end them all."""
     try:
         while not all(handle.ended_at for handle in handles) and not _error_of(handles):

@@ -20,7 +20,7 @@ from puna import checks
 from puna.embedding import read_all
 from puna.errors import UsageError
 from puna.request import SamplingParams
-from puna.runner import Runner
+from puna.runner import Call, Runner
 from puna.sampling import History, Row, require_finite
 
 MAX_WIDTH = 64
@@ -124,10 +124,12 @@ class Look:
 def logits_after(runner: Runner, prompt_ids: Sequence[int]) -> NextLogits:
     """The logits after a prompt and each of several answers to it, computed together."""
 
+    call = Call()
+
     def next_logits(answers: list[tuple[int, ...]]) -> list[Row]:
         looks = [Look() for _ in answers]
         pairs = zip(answers, looks, strict=True)
-        handles = [runner.submit([*prompt_ids, *answer], ONE_TOKEN, look) for answer, look in pairs]
+        handles = [runner.submit([*prompt_ids, *answer], ONE_TOKEN, look, call=call) for answer, look in pairs]
         read_all(handles)
         for handle in handles:
             if (fault := handle.confirm().fault) is not None:

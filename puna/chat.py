@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,7 @@ from puna.errors import TemplateError, UsageError
 from puna.messages import Message as Message
 from puna.messages import Messages, checked_messages, texts_in
 from puna.tokenizers.base import Tokenizer
-from puna.tokenizers.vocabulary import cutter
+from puna.tokenizers.vocabulary import Segments, cutter
 
 SET_BY_PUNA = ("messages", "bos_token", "eos_token", "add_generation_prompt")  # variables that a caller cannot replace
 ASKED_FOR = ("system", "developer", "tool")  # roles whose messages a template must not leave out
@@ -215,7 +216,7 @@ def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
     >>> break_up([{"role": "user", "content": "a<s>b"}], ["<s>"], "|")
     [{'role': 'user', 'content': 'a<|s>b'}]
     """
-    cut = cutter({text: number for number, text in enumerate(control_tokens) if len(text) > 1})
+    cut = _cutter_of(frozenset(control_tokens))
 
     def broken(text: str) -> str:
         pieces = [(piece, number) for piece, number in cut(text)]
@@ -232,6 +233,12 @@ def break_up(value: Any, control_tokens: Collection[str], guard: str) -> Any:
         return [walk(item) for item in value] if isinstance(value, list) else value
 
     return walk(value)
+
+
+@lru_cache(maxsize=8)
+def _cutter_of(control_tokens: frozenset[str]) -> Callable[[str], Segments]:
+    """Kept for the next chat: to make one of Gemma 3's 6,250 control tokens takes 10 ms."""
+    return cutter({text: number for number, text in enumerate(control_tokens) if len(text) > 1})
 
 
 def fitting_template(tokenizer: Tokenizer) -> str:

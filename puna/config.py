@@ -36,7 +36,7 @@ class EngineConfig:
         threads: threads of the CPU. 1..256; 0: one per usable core [0]
         max_context: tokens per sequence, prompt and answer. 0: the model's limit, lowered (with a notice) to what fits [0]
         max_batch: sequences that run at once. 1..4096; 0: 64 on a CPU, 256 on a GPU [0]
-        max_queue: requests that may wait for their start; QueueFullError refuses more. 0..2**20; 0: no limit [0]
+        max_queue: requests that may wait to start; while as many wait, QueueFullError refuses calls. 0..2**20; 0: no limit [0]
         chunk_tokens: token budget of a step; it bounds scratch memory and how long Ctrl-C waits. 0: 256 or 1024 [0]
         page_size: tokens per KV page. A multiple of 16, up to 1024 [32]
         kv_type: how K and V are stored: auto, bf16, f16, f32, int8 ['auto']

@@ -16,11 +16,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from puna import gbnf
 from puna.errors import ConstraintError, UsageError
 from puna.filters import SUPPRESSED
 from puna.history import History, Row
@@ -35,6 +36,19 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 Mask = npt.NDArray[np.bool_]  # (vocab_size,)
+
+
+class Matcher(Protocol):
+    """What a request's constraint asks of llguidance's LLMatcher, or of what stands in its place."""
+
+    def compute_bitmask(self) -> bytes: ...
+    def consume_token(self, sampled_token: int, /) -> bool: ...
+    def compute_ff_tokens(self) -> list[int]: ...
+    def is_accepting(self) -> bool: ...
+    def is_stopped(self) -> bool: ...
+    def is_error(self) -> bool: ...
+    def get_error(self) -> str: ...
+
 
 MAX_COMPILED, MAX_COMPILED_CHARACTERS = 64, 1 << 20  # constraints kept for later requests; of the longest, one takes 10 MB
 STACK_BYTES = 256 << 20  # llguidance recurses into a constraint; the deepest of `schemas.MAX_BYTES` needs 100 MiB and more
@@ -54,6 +68,12 @@ _JSON_STYLE = {
 
 def _json_schema(given: JsonSchema) -> str:
     return _of_schema(without_surprises(given.text))
+
+
+def in_lark(schema: JsonSchema) -> str:
+    """A schema as a term of a Lark grammar, for the same answers as `json_schema` allows."""
+    spelled = {**json.loads(without_surprises(schema.text)), "x-guidance": _JSON_STYLE}
+    return f"%json {json.dumps(spelled, ensure_ascii=False)}"
 
 
 def _json_object(given: bool) -> str:
@@ -81,14 +101,17 @@ def _choice(given: Sequence[str]) -> str:
     return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
 
 
-GBNF_RULE = re.compile(r"(?m)^\s*[\w-]+\s*::=")
-
-
 def _grammar(given: str) -> str:
     from llguidance import LLMatcher
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    return LLMatcher.grammar_from_lark(gbnf_to_lark(given) if GBNF_RULE.search(given) else given)
+    lark = gbnf_to_lark(gbnf.respelled(given)) if gbnf.IS_GBNF.search(given) else given
+    return LLMatcher.grammar_from_lark(f"{lark}\n{NO_FORCING}")
+
+
+# Two tokens of a grammar may overlap so that their text is certain and never ends (`start: A A`, `A: "x"+`): llguidance would
+# look for its end for ever. So here no text is forced; the masks are the same.
+NO_FORCING = '%llguidance {"no_forcing": true}'
 
 
 # Field of SamplingParams -> the function that makes llguidance's grammar of its value.
@@ -114,15 +137,25 @@ class Constraints:
         if (wanted := wanted_by(params)) is not None:
             self._copy(*wanted)
 
-    def of(self, sampler: Sampler, custom: TokenSampler | None, stop_ids: Collection[int], at_start: bool) -> Constraint | None:
+    def of(
+        self,
+        sampler: Sampler,
+        custom: TokenSampler | None,
+        stop_ids: Collection[int],
+        at_start: bool,
+        begin: Callable[[LLMatcher, Collection[int]], Matcher] | None = None,
+    ) -> Constraint | None:
         """The constraint that the sampler's parameters ask for; None without one. A caller's `custom` sampler samples from what
-        it leaves. `at_start`: the answer begins a text."""
+        it leaves. `at_start`: the answer begins a text. `begin`: makes of its matcher, and the ids that end an answer, the one
+        that the request begins with.
+        """
         wanted = wanted_by(sampler.params)
         if wanted is None:
             return None
-        matcher = self._copy(*wanted)
+        copy = self._copy(*wanted)
         assert self._tokenizer is not None
         ends, added_spaces = self._vocabulary.ends(stop_ids), self._vocabulary.added_spaces if at_start else None
+        matcher: Matcher = copy if begin is None else begin(copy, ends)
         return Constraint(wanted[0], matcher, self._tokenizer.vocab_size, ends, sampler, custom, added_spaces)
 
     def _copy(self, kind: str, given: Any) -> LLMatcher:
@@ -212,13 +245,18 @@ def _first_words(problem: str) -> str:
     'at 1(8): unknown name: "x"'
     >>> _first_words('at 1(8): invalid regex "(a" (in regex): regex parse error:\\n    (a\\n    ^\\nerror: unclosed group\\n')
     'unclosed group'
+    >>> _first_words("panic: called `unwrap()` on an `Err`: PyErr { type: <class 'OSError'>, value: OSError('x'), traceback: ...")
+    "OSError('x')"
     """
+    if raised := RAISED.search(problem):
+        return raised[1]
     lines = problem.strip().splitlines() or ["no reason was given"]
     reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
     line = PLAIN_WORDS.get(reason, reason)
     return line if len(line) <= 200 else line[:200] + " ..."
 
 
+RAISED = re.compile(r"PyErr \{ type: .*?, value: (.*?), traceback: ")  # what the tokenizer raised within llguidance
 PLAIN_WORDS = {"NoExtensionBias": "no text can satisfy it"}  # llguidance's word for it
 
 
@@ -278,7 +316,7 @@ class Constraint:
     def __init__(
         self,
         kind: str,
-        matcher: LLMatcher,
+        matcher: Matcher,
         num_texts: int,
         ends: Sequence[int],
         sampler: Sampler,

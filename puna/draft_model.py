@@ -17,10 +17,11 @@ from puna.pages import Pages
 from puna.plan import Plan
 from puna.request import Request, SamplingParams
 from puna.scheduler import ScheduledChunk
-from puna.speculation import MAX_BATCH, StepCosts
+from puna.speculation import MAX_BATCH, MAX_DRAFT, MODEL_GAIN, StepCosts
 from puna.tokenizers.base import Tokenizer
 
-PRIOR = (4.0, 5.0)  # right guesses and all guesses that a request begins with
+PRIOR, WEIGHT = 0.9, 5.0  # the odds of a guess before anything is known, and how many guesses that counts for
+FORGET = 0.02  # how a request without any guess trusts `PRIOR` again: the next ones may be of another kind
 GUESS_COST = 0.2  # of one guess, in steps of one row of the large model, until it is measured
 
 
@@ -29,10 +30,10 @@ class _Shadow:
     """A request as the draft model sees it: the pages and `num_computed` are the draft model's, the last ids its guesses."""
 
     request: Request
+    right: float  # right guesses and all guesses, the prior's included
+    count: float = WEIGHT
     num_known: int = 0  # output ids that are not guesses
     guess: list[int] = field(default_factory=list)
-    right: float = PRIOR[0]
-    count: float = PRIOR[1]
 
     def follow(self, output_ids: Sequence[int]) -> None:
         """Judge the last guesses by what came, and go on from there."""
@@ -55,7 +56,8 @@ class ModelDrafter:
         """`vocab_size`: the large model's; only its ids are guessed."""
         self._backend, self._plan, self._vocab_size = backend, plan, vocab_size
         self._pages = Pages(plan.num_pages, plan.page_size)
-        self._costs = StepCosts()
+        self._costs = StepCosts(MODEL_GAIN)
+        self._odds = PRIOR  # of a guess in the last requests: what a new one begins with
         self._guess_s = 0.0  # seconds of a guess: a running mean; 0: not known
         self._shadows: dict[int, _Shadow] = {}
 
@@ -66,7 +68,8 @@ class ModelDrafter:
         wanted: list[tuple[Request, _Shadow, int]] = []
         for request in requests:
             shadow = self._followed(request)
-            count = self._costs.length(shadow.right / shadow.count, rows, self._guess_cost) if rows <= MAX_BATCH else 0
+            odds = [shadow.right / shadow.count] * (MAX_DRAFT if rows <= MAX_BATCH else 0)
+            count = self._costs.length(odds, rows, self._guess_cost)
             if count and self._reserve(shadow.request, request.num_tokens + count):
                 wanted.append((request, shadow, count))
                 rows += count
@@ -83,6 +86,7 @@ class ModelDrafter:
     def finish(self, request: Request) -> None:
         if (shadow := self._shadows.pop(request.id, None)) is not None:
             self._release(shadow.request)
+            self._learn(shadow)
 
     def close(self) -> None:
         self._backend.close()
@@ -92,10 +96,19 @@ class ModelDrafter:
         """The cost of a guess, in steps of one row of the large model."""
         return self._guess_s / self._costs.one_s if self._guess_s and self._costs.one_s else GUESS_COST
 
+    def _learn(self, shadow: _Shadow) -> None:
+        """What a request's guesses say of the next request's."""
+        if shadow.count > WEIGHT:
+            self._odds = shadow.right / shadow.count
+        else:
+            self._odds += FORGET * (PRIOR - self._odds)
+
     def _followed(self, request: Request) -> _Shadow:
         shadow = self._shadows.get(request.id)
         if shadow is None:
-            shadow = self._shadows[request.id] = _Shadow(Request(request.id, request.prompt_ids, SamplingParams()))
+            shadow = self._shadows[request.id] = _Shadow(
+                Request(request.id, request.prompt_ids, SamplingParams()), right=WEIGHT * self._odds
+            )
         shadow.follow(request.output_ids)
         return shadow
 

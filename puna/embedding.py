@@ -18,7 +18,7 @@ from puna import checks
 from puna.errors import NumericalError, UsageError
 from puna.pooling import Floats, Pool, Pooling, checked_pooling
 from puna.request import FinishReason, SamplingParams
-from puna.runner import Handle, Runner
+from puna.runner import Call, Handle, Runner
 
 DEFAULT_POOLING: Pooling = "last"
 PROMPT_ONLY = SamplingParams(max_tokens=0)
@@ -61,8 +61,9 @@ class EmbeddingJob:
     def begin(self, runner: Runner, listener: Callable[[Handle], object] = lambda handle: None) -> list[Handle]:
         """Submit all prompts."""
         self.pools = [Pool(self.pooling) for _ in self.prompts]
-        params, pairs = replace(PROMPT_ONLY, lora_name=self.lora_name), zip(self.prompts, self.pools, strict=True)
-        return [runner.submit(prompt, params, listener=listener, pool=pool) for prompt, pool in pairs]
+        params, call = replace(PROMPT_ONLY, lora_name=self.lora_name), Call()
+        pairs = zip(self.prompts, self.pools, strict=True)
+        return [runner.submit(prompt, params, listener=listener, pool=pool, call=call) for prompt, pool in pairs]
 
     def rows(self, handles: Sequence[Handle]) -> Floats:
         """The embeddings, once all have ended.  # (prompts, dimensions). NumericalError if the model's numbers are not finite"""
@@ -70,6 +71,14 @@ class EmbeddingJob:
             _require_success(handle)
         rows = [shortened(pool.vector(), self.dimensions, self.normalize) for pool in self.pools]
         return np.array(rows, np.float32).reshape(len(rows), self.dimensions or self.hidden_size)
+
+
+def no_tokens(number: int, text: str) -> UsageError:
+    """The error for a text without a token, which llama-server refuses too. With a BOS of the tokenizer's there is one."""
+    return UsageError(
+        f"text {number} to embed is {text!r}, which has no tokens",
+        hint="Give texts of at least one token, and leave out empty ones.",
+    )
 
 
 def run(job: EmbeddingJob, runner: Runner) -> Floats:

@@ -6,7 +6,8 @@ Not thread-safe: one thread calls it. Requests of any kind run together; none ch
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,13 +17,14 @@ from puna.batch import Batch, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.context_shift import drop_oldest
 from puna.deadlines import Deadlines
-from puna.errors import NumericalError, QueueFullError
+from puna.errors import NumericalError, QueueFullError, first_line
 from puna.logprobs import sampled_logprob, spelled
 from puna.model.spec import ModelConfig
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
+from puna.progress import SILENT, Reporter
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
@@ -37,6 +39,8 @@ class _InFlight:
     chunks: list[ScheduledChunk]
     sampled: list[Request]  # one for each token id
     pending: Pending
+    num_tokens: int
+    launched_at: float  # on the clock of time.perf_counter
 
 
 class Engine:
@@ -52,11 +56,14 @@ class Engine:
         drafter: Drafter | None = None,
         source: PageSource | None = None,
         adapters: Mapping[str, str] = MappingProxyType({}),
+        report: Reporter = SILENT,
     ) -> None:
         """`drafter` guesses tokens, which steps check; `source` finds pages that are not in memory. Neither changes a result.
-        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each.
+        `adapters`: names of the backend's LoRA adapters, by their numbers, and a digest of each. `report` hears if the drafter
+        fails.
         """
         self._backend = backend
+        self._report = report
         self._drafter = drafter
         self._is_drafting = False  # whether the drafter was asked for this step
         self._tokenizer = tokenizer
@@ -73,6 +80,7 @@ class Engine:
         )
         self._source = source
         self._in_flight: _InFlight | None = None
+        self._finished_at = 0.0  # when the last step's results were there
         self._scheduler = self._new_scheduler()
         self._live: dict[int, LiveRequest] = {}
         self._outputs: list[StepOutput] = []  # not yet returned; an interrupted step loses none
@@ -95,21 +103,23 @@ class Engine:
         sampler: TokenSampler | None = None,
         pool: Pool | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        is_expected: bool = False,
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
-        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0.
+        A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0. `is_expected`: it belongs to a call
+        whose first request the queue has taken.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
-        QueueFullError if too many requests wait.
+        QueueFullError if too many requests wait and this one is not expected.
         """
-        self._require_queue()
+        if not is_expected:
+            self._require_queue()
         self._last_id += 1
         live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors)
         self._live[live.request.id] = live
         self._deadlines.add(live.request.id, params.timeout)
-        if self._drafter is not None:
-            self._drafter.start(live.request)
+        self._guess(lambda drafter: drafter.start(live.request))
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
         else:
@@ -175,13 +185,13 @@ class Engine:
 
     def _launch(self, chunks: list[ScheduledChunk]) -> _InFlight:
         """Launch a step in which the device samples. Until the host reads a token, it is a placeholder in its request."""
-        batch, sampled = Batch.of(chunks), [chunk.request for chunk in chunks if chunk.is_last]
+        start, batch, sampled = time.perf_counter(), Batch.of(chunks), [chunk.request for chunk in chunks if chunk.is_last]
         pending = self._backend.step(batch, self._sampling_batch(batch, chunks, sampled))
         for request in sampled:
             request.num_in_flight += 1
             request.is_active = len(request.output_ids) + request.num_in_flight < self._live[request.id].max_tokens
         self._scheduler.advance(chunks)
-        return _InFlight(chunks, sampled, pending)
+        return _InFlight(chunks, sampled, pending, len(batch.token_ids), start)
 
     def _finish_step(self) -> None:
         """Read the tokens of the step in flight, and accept them. Requests that have ended in the meantime are skipped."""
@@ -189,7 +199,9 @@ class Engine:
         if step is None:
             return
         self._scheduler.publish(step.chunks)
-        for request, token_id in zip(step.sampled, step.pending.token_ids(), strict=True):
+        token_ids = step.pending.token_ids()
+        self._note_step(step.num_tokens, step.launched_at)
+        for request, token_id in zip(step.sampled, token_ids, strict=True):
             if live := self._live.get(request.id):
                 self._use_token(live, token_id)
 
@@ -206,22 +218,40 @@ class Engine:
         decoding = [] if self._drafter is None else self._scheduler.decoding()
         due = [request for request in decoding if len(request.output_ids) >= request.draft_at]
         self._is_drafting = bool(due)
-        if self._drafter is not None and due:
-            self._drafter.draft(due, len(decoding))
+        if due:
+            self._guess(lambda drafter: drafter.draft(due, len(decoding)))
             for request in due:
                 del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
 
+    def _guess(self, use: Callable[[Drafter], None]) -> None:
+        """Use the drafter, if there is one. It is dropped when it fails: no result needs it."""
+        try:
+            if self._drafter is not None:
+                use(self._drafter)
+        except Exception as error:  # noqa: BLE001 - it is nobody's
+            self._drafter = None
+            self._report.notice(f"no more tokens are guessed: {first_line(error, with_kind=True)}")
+
     def _forward(self, batch: Batch, chunks: list[ScheduledChunk]) -> list[Logits]:
         """Compute the rows of a step, by sequence, and beside them the masks of constraints. The drafter hears what they cost."""
-        start = time.thread_time()
+        start, launched_at = time.thread_time(), time.perf_counter()
         pending = self._backend.step(batch)
         for chunk in chunks:
             if chunk.is_last and (constraint := self._live[chunk.request.id].constraint) is not None:
-                constraint.prepare()
+                with suppress(Exception):  # `sample` computes it again, and what fails there ends this request only
+                    constraint.prepare()
         results = batch.results(pending)
-        if self._drafter is not None and self._is_drafting:
-            self._drafter.note(len(batch.token_ids), time.thread_time() - start)
+        self._note_step(len(batch.token_ids), launched_at)
+        if self._is_drafting:
+            self._guess(lambda drafter: drafter.note(len(batch.token_ids), time.thread_time() - start))
         return results
+
+    def _note_step(self, num_tokens: int, launched_at: float) -> None:
+        """Tell the source of pages what a step costs. A step that waited for the one before it began when that one ended."""
+        now, begun_at = time.perf_counter(), max(launched_at, self._finished_at)
+        self._finished_at = now
+        if self._source is not None:
+            self._source.note(num_tokens, now - begun_at)
 
     def _sampling_batch(self, batch: Batch, chunks: list[ScheduledChunk], sampled: list[Request]) -> SamplingBatch:
         """How the device samples for these requests, and which tokens of the batch are still in flight."""
@@ -338,8 +368,7 @@ class Engine:
         live.request.finish_reason = reason
         live.request.num_in_flight = 0
         self._scheduler.remove(live.request, forget=isinstance(live.request.fault, NumericalError))
-        if self._drafter is not None:
-            self._drafter.finish(live.request)
+        self._guess(lambda drafter: drafter.finish(live.request))
         del self._live[live.request.id]
         self._tell(live, text + self._held_back(live))
 

@@ -137,7 +137,7 @@ class InsufficientMemoryError(PunaError):
 
 
 class QueueFullError(PunaError):
-    """As many requests wait as may (EngineConfig.max_queue). The same request may be accepted a moment later.
+    """As many requests wait as may (EngineConfig.max_queue). The same call may be taken a moment later.
 
     >>> QueueFullError.of(32).line
     '32 requests wait, and no more may. Try again in a moment, or raise max_queue'

@@ -2,6 +2,7 @@
 
 `FILTERS` names them, the fields that switch each one on, and its name in `SamplingParams.samplers`, which orders them. A filter
 that needs more than a row, the parameters and the history is a class: one object for each request, called as a function is.
+What follows a cut reads the few ids that it keeps, not a row of a whole vocabulary.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,16 @@ from puna.request import SAMPLERS, SamplingParams
 from puna.tokenizers.base import Tokenizer
 
 Indices = npt.NDArray[np.intp]
+Sums = npt.NDArray[np.float64]
 RowFilter = Callable[[Row, SamplingParams, History], Row]
+KeptIds = Callable[[Row, SamplingParams], Indices | None]
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
 SUPPRESSED = -1e30  # the bias of a suppressed id: below any logit, and finite after any penalty
 REMOVED = SUPPRESSED / 1000  # a logit of an id that was not suppressed is above this
 REMOVED_LOGIT = np.float32(-np.inf)
+SLACK = 1e-5  # no float32 sum of masses is off by such a share: numpy adds them in pairs, some 30 roundings deep
 XTC_STREAM = 1 << 61  # first of the random numbers that XTC takes; a text's own begin at 0
 
 
@@ -75,11 +79,17 @@ def top_n_sigma(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> top_n_sigma(np.float32([4, 0, 0, 0]), SamplingParams(top_n_sigma=2.0), History()).tolist()
     [4.0, -inf, -inf, -inf]
     """
-    present = logits[logits > REMOVED]
+    return _only(logits, _top_n_sigma(logits, params))
+
+
+def _top_n_sigma(logits: Row, params: SamplingParams) -> Indices | None:
+    present = logits if logits.min() > REMOVED else logits[logits > REMOVED]
     if not len(present):  # a form allows only what is suppressed
-        return logits
-    least = float(present.max()) - params.top_n_sigma * float(present.std(dtype=np.float64))
-    return np.where(logits < least, REMOVED_LOGIT, logits)
+        return None
+    best, centred = float(present.max()), present.astype(np.float64)
+    centred -= centred.mean()
+    deviation = math.sqrt(float(np.square(centred, out=centred).mean()))
+    return np.flatnonzero(logits >= best - params.top_n_sigma * deviation)
 
 
 def top_k(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -88,9 +98,11 @@ def top_k(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> top_k(np.float32([3, 1, 3, 3]), SamplingParams(top_k=2), History()).tolist()
     [3.0, -inf, 3.0, -inf]
     """
-    if not 0 < params.top_k < len(logits):
-        return logits
-    return _only(logits, largest(logits, params.top_k))
+    return _only(logits, _top_k(logits, params))
+
+
+def _top_k(logits: Row, params: SamplingParams) -> Indices | None:
+    return largest(logits, params.top_k) if 0 < params.top_k < len(logits) else None
 
 
 def typical_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -100,16 +112,20 @@ def typical_p(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> typical_p(np.log(np.float32([0.5, 0.25, 0.125, 0.125])), SamplingParams(typical_p=0.2), History()).round(2).tolist()
     [-inf, -1.3899999856948853, -inf, -inf]
     """
-    return logits if params.typical_p >= 1.0 else _only(logits, _typical(logits, params.typical_p))
+    return _only(logits, _typical(logits, params))
 
 
-def _typical(logits: Row, p: float) -> Indices:
+def _typical(logits: Row, params: SamplingParams) -> Indices | None:
     """The ids that typical-p keeps. A token's surprise less the entropy is its logit's distance below the mean logit."""
+    if params.typical_p >= 1.0:
+        return None
     shifted = logits - logits.max()
     masses = np.exp(shifted)
     total = float(masses.sum(dtype=np.float64))
     mean = float((masses * np.maximum(shifted, -LARGEST)).sum(dtype=np.float64)) / total
-    return _first_reaching(np.abs(shifted - np.float32(mean)), masses, p * total, "right")
+    distances = np.abs(np.subtract(shifted, np.float32(mean), out=shifted), out=shifted)
+    nearness = np.negative(distances, out=distances)
+    return _first_reaching(nearness, masses, lambda sums: 1 + int(sums.searchsorted(params.typical_p * total, side="right")))
 
 
 def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -119,16 +135,23 @@ def top_p(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> top_p(np.log(np.float32([0.1, 0.6, 0.1, 0.2])), SamplingParams(top_p=0.7), History()).round(2).tolist()
     [-inf, -0.5099999904632568, -inf, -1.6100000143051147]
     """
-    return logits if params.top_p >= 1.0 else _only(logits, _nucleus(logits, params.top_p))
+    return _only(logits, _nucleus(logits, params))
 
 
-def _nucleus(logits: Row, p: float) -> Indices:
-    """The ids that top-p keeps. A function of its own, so that its large array is free again when the next one is made."""
+def _nucleus(logits: Row, params: SamplingParams) -> Indices | None:
+    """The ids that top-p keeps. A sum in float32 takes a third of the time of one in float64, and mostly tells which they are."""
+    if params.top_p >= 1.0:
+        return None
     masses = masses_of(logits)
-    total = float(masses.sum(dtype=np.float64))
-    # All tokens below this together have less than 1 - p, so mostly a few hundred remain to be sorted (llama2.c's trick).
-    ids = np.flatnonzero(masses >= np.float32((1 - p) * total / len(logits) * (1 - 1e-6)))
-    return ids[_first_reaching(-logits[ids], masses[ids], p * total, "left")]
+    total = float(masses.sum())
+
+    def crossing(sums: Sums) -> int:
+        low, high = sums.searchsorted((params.top_p * total * (1 - SLACK), params.top_p * total * (1 + SLACK)))
+        return 1 + int(low if low == high else sums.searchsorted(params.top_p * float(masses.sum(dtype=np.float64))))
+
+    # All tokens below this together have less than 1 - p, so a few thousand remain of most rows (llama2.c's trick).
+    ids = np.flatnonzero(masses >= np.float32((1 - params.top_p) * total / len(logits) * (1 - 2 * SLACK)))
+    return ids[_first_reaching(logits[ids], masses[ids], crossing)]
 
 
 def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -137,9 +160,16 @@ def min_p(logits: Row, params: SamplingParams, history: History) -> Row:
     >>> min_p(np.log(np.float32([0.8, 0.1, 0.05, 0.05])), SamplingParams(min_p=0.1), History()).round(2).tolist()
     [-0.2199999988079071, -2.299999952316284, -inf, -inf]
     """
-    if params.min_p <= 0.0:
-        return logits
-    return np.where(masses_of(logits) < params.min_p, REMOVED_LOGIT, logits)
+    return _only(logits, _min_p(logits, params))
+
+
+def _min_p(logits: Row, params: SamplingParams) -> Indices | None:
+    """The ids that min-p keeps. Most logits are so far below the largest that their probabilities need not be computed."""
+    if np.float32(params.min_p) <= 0.0:
+        return None
+    best = logits.max()
+    near = np.flatnonzero(logits >= best + np.float32(math.log(params.min_p) - 1))  # 1: beyond any rounding
+    return np.asarray(near[np.exp(logits[near] - best) >= params.min_p])
 
 
 def xtc(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -271,6 +301,7 @@ class Filter(NamedTuple):
     is_edit: bool = False  # also applies to greedy sampling
     window: str = ""  # a field that is 0 switches it off
     instead_of: tuple[str, ...] = ()  # the filters that do not run if this one does
+    keeps: KeptIds | None = None  # the ids that `step` keeps, ascending (None: all): it need not make a row, nor read one again
     make: Callable[[SamplingParams, Tokenizer | None], RowFilter] | None = None
 
 
@@ -289,11 +320,11 @@ FILTERS: Mapping[str, Filter] = {
         None, ("dry_multiplier",), "dry", ("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
         is_edit=True, window="dry_penalty_last_n", make=Dry,
     ),
-    "top_n_sigma": Filter(top_n_sigma, ("top_n_sigma",), "top_n_sigma"),
-    "top_k": Filter(top_k, ("top_k",), "top_k"),
-    "typical_p": Filter(typical_p, ("typical_p",), "typ_p"),
-    "top_p": Filter(top_p, ("top_p",), "top_p"),
-    "min_p": Filter(min_p, ("min_p",), "min_p"),
+    "top_n_sigma": Filter(top_n_sigma, ("top_n_sigma",), "top_n_sigma", keeps=_top_n_sigma),
+    "top_k": Filter(top_k, ("top_k",), "top_k", keeps=_top_k),
+    "typical_p": Filter(typical_p, ("typical_p",), "typ_p", keeps=_typical),
+    "top_p": Filter(top_p, ("top_p",), "top_p", keeps=_nucleus),
+    "min_p": Filter(min_p, ("min_p",), "min_p", keeps=_min_p),
     "xtc": Filter(xtc, ("xtc_probability",), "xtc", ("xtc_threshold", "seed")),
     "temperature": Filter(temperature, ("temperature",), "temperature"),
     "dynamic_temperature": Filter(
@@ -374,6 +405,7 @@ class BoundFilter(NamedTuple):
     name: str
     step: RowFilter
     is_edit: bool
+    keeps: KeptIds | None = None
 
 
 def make_steps(params: SamplingParams, tokenizer: Tokenizer | None = None) -> list[BoundFilter]:
@@ -384,7 +416,7 @@ def make_steps(params: SamplingParams, tokenizer: Tokenizer | None = None) -> li
 def _bound(name: str, filter_: Filter, params: SamplingParams, tokenizer: Tokenizer | None) -> BoundFilter:
     step = filter_.make(params, tokenizer) if filter_.make is not None else filter_.step
     assert step is not None, name
-    return BoundFilter(name, step, filter_.is_edit)
+    return BoundFilter(name, step, filter_.is_edit, filter_.keeps)
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------------------
@@ -398,7 +430,10 @@ def _divided(logits: Row, by: float) -> Row:
 
 def masses_of(logits: Row) -> Row:
     """Probabilities, scaled so that the largest is 1. In place: a second large array would cost most of the time."""
-    shifted = logits - logits.max()
+    best = logits.max()
+    if best == 0:  # after the temperature
+        return np.asarray(np.exp(logits))
+    shifted = logits - best
     return np.asarray(np.exp(shifted, out=shifted))
 
 
@@ -410,23 +445,43 @@ def _shares(logits: Row) -> tuple[Indices, npt.NDArray[np.float64]]:
     return ids, shares / shares.sum()
 
 
-SORTED_FIRST = (256, 4096, 32768)  # mostly so many are enough, and to sort them costs less than to sort a vocabulary
+FEW = 512  # so many are sorted as fast as bins are made
+BINS, BINS_PER_UNIT = 4096, np.float32(64)  # of keys, which are logits or their distances; beyond 64 nothing has a mass
 
 
-def _first_reaching(keys: npt.NDArray[Any], shares: npt.NDArray[Any], wanted: float, side: Literal["left", "right"]) -> Indices:
-    """The indices of the smallest keys, in their order (of equal ones the lower index first), whose shares reach `wanted`
-    together ("left") or exceed it ("right"); at least one, and all if all do not."""
-    for most in SORTED_FIRST:
-        if most < len(keys):
-            limit = np.partition(keys, most)[most]
-            near = np.flatnonzero(keys < limit)
-            order = near[np.argsort(keys[near], kind="stable")]
-            count = int(np.searchsorted(np.cumsum(shares[order], dtype=np.float64), wanted, side=side)) + 1
-            if count <= len(order):
-                return np.asarray(order[:count])
-    order = np.argsort(keys, kind="stable")
-    count = int(np.searchsorted(np.cumsum(shares[order], dtype=np.float64), wanted, side=side)) + 1
-    return np.asarray(order[:count])
+def _first_reaching(keys: Row, masses: Row, crossing: Callable[[Sums], int]) -> Indices:
+    """The indices, ascending, of the largest keys (of equal ones the lower index first). How many: `crossing` tells it of the
+    running sums of their masses, a number beyond these if more are needed; all if all do not suffice.
+
+    Bins of keys are added up first. Only the bin with the crossing needs to be sorted, however many ids are likely.
+    """
+    if len(keys) <= FEW:
+        order = np.argsort(-keys, kind="stable")
+        return np.sort(order[: crossing(masses[order].cumsum(dtype=np.float64))])
+    bins = np.minimum((keys.max() - keys) * BINS_PER_UNIT, BINS - 1).astype(np.intp)
+    sums = np.bincount(bins, masses).cumsum()
+    last = min(crossing(sums), len(sums)) - 1
+    inside = np.flatnonzero(bins == last)
+    order = inside[np.argsort(-keys[inside], kind="stable")]
+    before = sums[last - 1] if last else 0.0
+    kept = bins < last
+    kept[order[: crossing(before + masses[order].cumsum(dtype=np.float64))]] = True
+    return np.flatnonzero(kept)
+
+
+GROUPS = 1024  # at least: to read fewer takes numpy longer
+
+
+def _leading(keys: Row, count: int) -> Indices:
+    """The indices of all keys from some key on: at least `count`, and few more (but none at -inf).
+
+    Of the maxima of interleaved groups, `count` reach that key. There are few to partition, where a vocabulary takes 600 us.
+    """
+    groups = max(GROUPS, 4 * count)
+    rows = max(1, len(keys) // groups)
+    maxima = keys[: rows * groups].reshape(rows, -1).max(axis=0)
+    least = np.partition(maxima, len(maxima) - count)[len(maxima) - count]
+    return np.flatnonzero(keys >= max(least, -LARGEST))
 
 
 def _share(logits: Row, index: int) -> float:
@@ -435,23 +490,21 @@ def _share(logits: Row, index: int) -> float:
     return float(masses[index]) / float(masses.sum(dtype=np.float64))
 
 
-def _only(logits: Row, ids: Indices) -> Row:
-    """The row with all other ids at -inf."""
+def _only(logits: Row, ids: Indices | None) -> Row:
+    """The row with all other ids at -inf; None: all stay."""
+    if ids is None:
+        return logits
     kept = np.full_like(logits, -np.inf)
     kept[ids] = logits[ids]
     return kept
 
 
 def largest(logits: Row, count: int) -> Indices:
-    """Ids of the `count` largest, ascending; on a tie, the lower ids. Partitions the vocabulary instead of sorting it."""
-    if count >= len(logits):
-        return np.arange(len(logits))
-    if count == 0:
-        return np.arange(0)
-    threshold = np.partition(logits, len(logits) - count)[len(logits) - count]
-    above = np.flatnonzero(logits > threshold)
-    equal = np.flatnonzero(logits == threshold)[: count - len(above)]
-    return np.sort(np.concatenate((above, equal)))
+    """Ids of the `count` largest, ascending, but none at -inf; on a tie, the lower ids."""
+    if not 0 < count < len(logits):
+        return np.arange(min(count, len(logits)))
+    near = _leading(logits, count)
+    return np.sort(near[np.argsort(-logits[near], kind="stable")[:count]])
 
 
 def _last_of_smallest(logits: Row) -> int:

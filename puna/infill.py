@@ -6,6 +6,7 @@ CodeLlama and later models differ only in the names of the tokens.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from puna.errors import UsageError
@@ -40,13 +41,26 @@ class InfillPrompt(NamedTuple):
     stop_ids: tuple[int, ...]
 
 
+def has_infill(tokenizer: Tokenizer) -> bool:
+    """Whether a model's vocabulary has infill tokens."""
+    return _marks_of(_ids_of_pieces(tokenizer)) is not None
+
+
+def _ids_of_pieces(tokenizer: Tokenizer) -> dict[str, int]:
+    return {tokenizer.piece(token_id): token_id for token_id in range(tokenizer.vocab_size)}
+
+
+def _marks_of(ids: Collection[str]) -> Marks | None:
+    return next((marks for marks in MARKS if all(mark in ids for mark in (marks.before, marks.after, marks.middle))), None)
+
+
 def encode_infill(before: str, after: str, tokenizer: Tokenizer, *, limit: int | None = None) -> InfillPrompt:
     """The prompt for the text between `before` and `after`. UsageError for a model without infill tokens.
 
     The order is prefix, suffix, middle. `limit`: as in `Tokenizer.encode`, for each of the two.
     """
-    ids = {tokenizer.piece(token_id): token_id for token_id in range(tokenizer.vocab_size)}
-    marks = next((marks for marks in MARKS if {marks.before, marks.after, marks.middle} <= ids.keys()), None)
+    ids = _ids_of_pieces(tokenizer)
+    marks = _marks_of(ids)
     if marks is None:
         raise UsageError(
             "the model has no infill tokens, so it cannot use a suffix",

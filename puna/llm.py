@@ -39,7 +39,7 @@ from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
 from puna.rerank import Ranked
-from puna.runner import Handle, Runner
+from puna.runner import Call, Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
@@ -178,6 +178,7 @@ class LLM:
             source=self.stored_pages,
             drafter=self._drafter,
             adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+            report=report,
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
@@ -249,7 +250,7 @@ class LLM:
         a list on stderr; None: if stderr is a terminal.
         """
         completions = _drain(self._open(self.jobs(prompts, params, settings)), progress)
-        self._tell_shifted(completions)
+        self.tell_shifted(completions)
         return completions[0] if is_prompt(prompts) else completions
 
     @overload
@@ -271,7 +272,7 @@ class LLM:
         message is the assistant's, it is continued. `settings` are those of `generate` and the arguments of `encode_chat`.
         """
         completions = _drain(self._open(self.chat_jobs(messages, params, settings)), progress)
-        self._tell_shifted(completions)
+        self.tell_shifted(completions)
         return completions[0] if is_conversation(messages) else completions
 
     @overload
@@ -335,8 +336,9 @@ class LLM:
         True
         """
         pairs = self._pairs(prompts, options)
-        first = self._score([row[0] for row in pairs], progress)  # leaves each prompt's pages to its other options
-        rest = iter(self._score([pair for row in pairs for pair in row[1:]], progress))
+        call = Call()
+        first = self._score([row[0] for row in pairs], progress, call)  # leaves each prompt's pages to its other options
+        rest = iter(self._score([pair for row in pairs for pair in row[1:]], progress, call))
         scores = [[one, *islice(rest, len(row) - 1)] for one, row in zip(first, pairs, strict=True)]
         return scores[0] if is_prompt(prompts) else scores
 
@@ -349,9 +351,9 @@ class LLM:
         _require_one_each("list of options", each, len(prompts))
         return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
 
-    def _score(self, pairs: list[OptionIds], progress: bool | None) -> list[OptionScore]:
+    def _score(self, pairs: list[OptionIds], progress: bool | None, call: Call) -> list[OptionScore]:
         jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
-        completions = _drain(self._open(jobs), progress) if jobs else []
+        completions = _drain(self._open(jobs, call), progress) if jobs else []
         return [OptionScore.of(one, len(pair.prompt_ids)) for one, pair in zip(completions, pairs, strict=True)]
 
     def embed(self, prompts: Prompt | Prompts, **settings: Unpack[EmbeddingSettings]) -> Floats:
@@ -360,7 +362,8 @@ class LLM:
         `pooling`: how the hidden states of the tokens become one vector: mean, last, cls (the first); None: as the model's files
         say, else last. `normalize`: scale it to length 1 [True]. `dimensions`: keep only the first so many numbers, for models
         that were trained for that; None: all. `lora_name`: as for `generate`. Embeddings run beside generation; each is the same
-        as alone, bit for bit. A prompt that is longer than the context raises ContextLengthError.
+        as alone, bit for bit. A prompt that is longer than the context raises ContextLengthError, and an empty text UsageError,
+        unless the tokenizer adds a token of its own (BOS), whose embedding it then is.
         """
         rows = embedding.run(self.embedding_job(prompts, settings), self.runner)
         return rows[0] if is_prompt(prompts) else rows
@@ -400,7 +403,8 @@ class LLM:
         A model with a head of its own (`...ForSequenceClassification`, GGUF's `cls.output`) gives its logit or, with two labels,
         the probability of "yes"; any other is asked, and the score is the probability of "yes" against "no". The prompt is
         Qwen3-Reranker's where the model has a chat template, with `instruction` for the task; else query and document follow each
-        other. `top_n`: return only so many; None: all. The documents run together; each score is the same as alone.
+        other. `top_n`: return only so many; None: all. No text may be empty. The documents run together; each score is the same
+        as alone.
         """
         asked, texts = rerank.checked_texts(query, documents)
         count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
@@ -425,8 +429,15 @@ class LLM:
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""
         several: Sequence[Any] = [prompts] if is_prompt(prompts) else prompts
-        ids = list(map(self.encode, several))
+        ids = [self._encoded_to_embed(number, prompt) for number, prompt in enumerate(several)]
         return EmbeddingJob.of(ids, self.model.hidden_size, self.pooling, settings)
+
+    def _encoded_to_embed(self, number: int, prompt: Prompt) -> list[int]:
+        """As `encode`, without the BOS that it gives to a prompt of no other id. UsageError where nothing is left."""
+        ids, tokenizer = self.encode(prompt), self.tokenizer
+        if isinstance(prompt, str) and tokenizer is not None and len(ids) < 2 and not tokenizer.encode(prompt):
+            raise embedding.no_tokens(number, prompt)
+        return ids
 
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.
@@ -527,9 +538,10 @@ class LLM:
             self.stored_pages.tell()
         return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
-    def _open(self, jobs: list[PromptJob]) -> list[Stream]:
+    def _open(self, jobs: list[PromptJob], call: Call | None = None) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
-        streams = [Stream(samples.submit(self.runner, *job)) for job in jobs]
+        call = call or Call()
+        streams = [Stream(samples.submit(self.runner, *job, call=call)) for job in jobs]
         try:
             for stream in streams:
                 stream.handle.confirm()
@@ -570,7 +582,7 @@ class LLM:
             self._tell(f"the chat template of this model does not read {name}: it has no effect")
         return together
 
-    def _tell_shifted(self, completions: Sequence[Completion]) -> None:
+    def tell_shifted(self, completions: Sequence[Completion]) -> None:
         """Report that contexts were shifted, once for a call."""
         if shifted := [one.num_dropped for one in completions if one.num_dropped]:
             answers, tokens = counted(len(shifted), "answer"), counted(sum(shifted), "token")

@@ -33,7 +33,7 @@ def require_possible(params: SamplingParams, num_prompt: int, custom: TokenSampl
 
 def _require_known_filters(params: SamplingParams, custom: TokenSampler | None) -> None:
     if params.logprobs is None:
-        raise UsageError("processed_logprobs needs logprobs, which is None", hint="Add logprobs=0, or the number of top tokens.")
+        raise UsageError("processed_logprobs needs logprobs", hint="Add logprobs=0, or the number of top tokens.")
     if custom is not None:
         raise UsageError(
             "processed_logprobs is not possible with a sampler of your own: puna does not know its filters",

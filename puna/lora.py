@@ -45,6 +45,7 @@ def adapter_number(name: str | None, names: Sequence[str]) -> int:
         return names.index(name)
     if not names:
         raise UsageError(
-            f"lora_name is {name!r}, and the model was loaded without lora_modules", hint=f"Load it with {name}=PATH."
+            f"lora_name is {name!r}, and the model was loaded without lora_modules",
+            hint=f'Load it with lora_modules=["{name}=PATH"] (--lora-modules {name}=PATH).',
         )
     raise UsageError(f"lora_name is {name!r}; loaded are: {', '.join(names)}", hint=did_you_mean(name, names))

@@ -12,13 +12,18 @@ An n-gram is a run of n tokens. Reading a token, and finding what followed the l
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 
-LENGTHS = (4, 3, 2)  # of n-grams; the longest one that is found counts
+LENGTHS = (4, 2)  # of n-grams; the longest one that is found counts
 MOST_TOKENS = 1 << 14  # in one of the two texts of earlier answers
 
-# For matches of 2 to 3, 4 to 7, 8 to 15, and 16 or more tokens: right guesses and all guesses that a request begins with.
-PRIORS = ((1.0, 4.0), (2.0, 5.0), (3.0, 4.0), (9.0, 10.0))
+# The odds that a match goes on, by its length (rows: 2 to 3, 4 to 7, 8 to 15, 16 or more tokens) and by the share of the last
+# tokens that matches have foretold (columns: below 0.1, below 0.3, more). Counted in answers of two models: docs/LOG.md.
+PRIORS = ((0.4, 0.5, 0.6), (0.6, 0.65, 0.75), (0.8, 0.8, 0.85), (0.95, 0.95, 0.95))
+SHARES = (0.1, 0.3)
+WEIGHT = 6  # guesses that a prior counts for
+MEMORY = 16  # tokens over which the share is a running mean
 
 
 class Text:
@@ -64,7 +69,7 @@ class Copying:
 
     Every new token is compared with the next one at that place, whether a step had guessed it or not. So the odds of a guess are
     known before it costs anything. They are counted apart by the length of the match, as match models of data compression do
-    (Mahoney 2005, PAQ).
+    (Mahoney 2005, PAQ), and by how much of the text was copied lately.
     """
 
     def __init__(self, prompt_ids: Sequence[int], answers: Answers) -> None:
@@ -72,8 +77,10 @@ class Copying:
         self._answers = answers
         self._source = self._text  # where the match is, its length (0: there is none), and the index of the id after it
         self._length = self._index = 0
-        self._right = [right for right, _ in PRIORS]
-        self._all = [count for _, count in PRIORS]
+        self.num_foretold = 0  # tokens of the text that a match foretold, whether a step had guessed them or not
+        self._share = 0.0  # of the last tokens, those that were foretold
+        self._right = [[WEIGHT * prior for prior in row] for row in PRIORS]
+        self._all = [[float(WEIGHT)] * len(row) for row in PRIORS]
         self._find()
 
     @property
@@ -81,15 +88,23 @@ class Copying:
         return len(self._text.ids)
 
     @property
+    def is_lively(self) -> bool:
+        """Whether matches have foretold some of the last tokens."""
+        return self._share >= SHARES[0]
+
+    @property
     def odds(self) -> float:
         """The probability that the next guess is right; 0 if there is none."""
-        return self._right[self._kind] / self._all[self._kind] if self._length else 0.0
+        return self._odds_at(self._length) if self._length else 0.0
+
+    def odds_of(self, count: int) -> list[float]:
+        """The odds of each of the next guesses, if those before it are right: a match that grows is likelier to go on."""
+        return [self._odds_at(self._length + number) for number in range(count)]
 
     def read(self, ids: Sequence[int]) -> None:
         """Take in the next ids of the text."""
         for token_id in ids:
-            if self._length:
-                self._judge(token_id == self._source.ids[self._index])
+            self._judge(token_id)
             self._text.append(token_id)
             if not self._length or self._index == len(self._source.ids):
                 self._find()
@@ -104,13 +119,23 @@ class Copying:
             guess.append(guess[len(guess) - period])
         return guess
 
-    @property
-    def _kind(self) -> int:
-        return min(self._length.bit_length() - 2, len(PRIORS) - 1)
+    def _odds_at(self, length: int) -> float:
+        kind, share = self._kind(length)
+        return self._right[kind][share] / self._all[kind][share]
 
-    def _judge(self, is_right: bool) -> None:
-        self._right[self._kind] += is_right
-        self._all[self._kind] += 1
+    def _kind(self, length: int) -> tuple[int, int]:
+        """The row and the column of a match in `PRIORS`."""
+        return min(length.bit_length() - 2, len(PRIORS) - 1), bisect(SHARES, self._share)
+
+    def _judge(self, token_id: int) -> None:
+        """Compare the match with the token that came."""
+        is_right = self._length > 0 and token_id == self._source.ids[self._index]
+        if self._length:
+            kind, share = self._kind(self._length)
+            self._right[kind][share] += is_right
+            self._all[kind][share] += 1
+        self.num_foretold += is_right
+        self._share += (is_right - self._share) / MEMORY
         self._length, self._index = (self._length + 1, self._index + 1) if is_right else (0, 0)
 
     def _find(self) -> None:

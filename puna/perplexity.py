@@ -21,6 +21,7 @@ from puna import checks
 from puna.errors import ContextLengthError, PunaError, UsageError
 from puna.llm import LLM, Stream
 from puna.request import SamplingParams
+from puna.runner import Call
 from puna.units import counted
 
 CONTEXT = 512  # llama.cpp's default, by which figures are mostly published
@@ -148,10 +149,10 @@ def window_size(llm: LLM) -> int:
 def _scored(llm: LLM, windows: Iterable[Window]) -> Iterator[list[float]]:
     """The negative log-probabilities of each window. A few run at once, and no row of logits outlives its step."""
     ahead: deque[Stream] = deque()
-    waiting = iter(windows)
+    waiting, call = iter(windows), Call()
     try:
         while True:
-            ahead += (_open(llm, window) for window in islice(waiting, NUM_AHEAD - len(ahead)))
+            ahead += (_open(llm, window, call) for window in islice(waiting, NUM_AHEAD - len(ahead)))
             if not ahead:
                 return
             yield _nlls(ahead[0])
@@ -161,8 +162,9 @@ def _scored(llm: LLM, windows: Iterable[Window]) -> Iterator[list[float]]:
             stream.close()
 
 
-def _open(llm: LLM, window: Window) -> Stream:
-    return llm.stream(window.token_ids, SamplingParams(max_tokens=0, prompt_logprobs=0, prompt_logprobs_start=window.first))
+def _open(llm: LLM, window: Window, call: Call) -> Stream:
+    params = SamplingParams(max_tokens=0, prompt_logprobs=0, prompt_logprobs_start=window.first)
+    return Stream(llm.runner.submit(window.token_ids, params, call=call))
 
 
 def _nlls(stream: Stream) -> list[float]:

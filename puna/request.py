@@ -206,9 +206,7 @@ class SamplingParams:
         if self.mirostat and self.adaptive_target >= 0:
             raise UsageError("mirostat and adaptive_target both choose the token", hint="Leave one of them out.")
         if self.best_of is not None and self.best_of < self.n:
-            raise UsageError(
-                f"best_of is {self.best_of}, which is less than n ({self.n})", hint="Raise best_of, or leave it out."
-            )
+            raise UsageError(f"best_of is {self.best_of}, which is less than n={self.n}", hint="Raise best_of, or leave it out.")
 
     @property
     def num_samples(self) -> int:
@@ -277,9 +275,9 @@ class SamplingSettings(TypedDict, total=False):
     timeout: float | None
 
 
-def checked_setting(name: str, value: object) -> Any:
-    """The checked value of a field of SamplingParams; UsageError if it is not allowed."""
-    return _CHECKS[name](name, value)
+def checked_setting(name: str, value: object, shown_as: str = "") -> Any:
+    """The checked value of a field of SamplingParams; UsageError if it is not allowed. `shown_as`: another name for the error."""
+    return _CHECKS[name](shown_as or name, value)
 
 
 def _stops(name: str, value: object) -> tuple[str, ...]:
@@ -355,7 +353,7 @@ def _samplers(name: str, value: object) -> tuple[str, ...]:
     given = value.replace(";", ",").split(",") if isinstance(value, str) else checks.row(name, value, "a list of names")
     names = [_sampler(name, one) for one in given if one != ""]
     if twice := next((one for one in names if names.count(one) > 1), None):
-        raise UsageError(f"{name} names {twice} twice", hint="Name each filter once.")
+        raise UsageError(f"{name} names {twice!r} twice", hint="Name each filter once.")
     return tuple(names)
 
 

@@ -19,7 +19,7 @@ from puna.embedding import read_all
 from puna.errors import UsageError
 from puna.messages import Messages
 from puna.request import SamplingParams
-from puna.runner import Runner
+from puna.runner import Call, Runner
 from puna.sampling import History, Row, require_finite
 from puna.tokenizers.base import Tokenizer
 
@@ -64,14 +64,21 @@ def ranked(scores: Sequence[float], top_n: int | None) -> list[Ranked]:
 
 
 def checked_texts(query: Any, documents: Any) -> tuple[str, list[str]]:
-    """UsageError for what is no text."""
+    """UsageError for what is no text, and for one without a word."""
     if isinstance(documents, str):
         raise UsageError("documents is one text; a list of texts is needed", hint="Give [document].")
     texts = [
-        checked_text(f"document {number}", one)
-        for number, one in enumerate(checks.row("documents", documents, "a list of texts"))
+        _spoken(f"document {number}", one) for number, one in enumerate(checks.row("documents", documents, "a list of texts"))
     ]
-    return checked_text("the query", query), texts
+    return _spoken("the query", query), texts
+
+
+def _spoken(name: str, value: Any) -> str:
+    """A text with a word: of an empty one, a score would only look like a judgement."""
+    text = checked_text(name, value)
+    if not text.strip():
+        raise UsageError(f"{name} is empty", hint="Give a text, or leave the document out.")
+    return text
 
 
 def checked_text(name: str, value: Any) -> str:
@@ -133,7 +140,8 @@ def answer_ids(tokenizer: Tokenizer) -> tuple[int, int]:
 def answer_scores(runner: Runner, prompts: Sequence[Sequence[int]], yes_id: int, no_id: int) -> list[float]:
     """The probability of "yes" after each prompt."""
     samplers = [AnswerLogits(yes_id, no_id) for _ in prompts]
-    handles = [runner.submit(prompt, ONE_TOKEN, sampler) for prompt, sampler in zip(prompts, samplers, strict=True)]
+    call, pairs = Call(), zip(prompts, samplers, strict=True)
+    handles = [runner.submit(prompt, ONE_TOKEN, sampler, call=call) for prompt, sampler in pairs]
     read_all(handles)
     for handle in handles:
         if (fault := handle.confirm().fault) is not None:

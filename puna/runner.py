@@ -136,6 +136,12 @@ def nobody_listens(handle: Handle) -> None:
     """The listener of a handle that is only read."""
 
 
+class Call:
+    """One call of a caller. The queue may refuse its first request (`EngineConfig.max_queue`); the others belong to it."""
+
+    is_admitted = False  # whether the queue took the first one
+
+
 class Runner:
     """Steps an engine for many threads, as the beginning of this file says."""
 
@@ -170,14 +176,16 @@ class Runner:
         listener: Callable[[Handle], object] = nobody_listens,
         pool: Pool | None = None,
         leader: Handle | None = None,
+        call: Call | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle.
 
-        `leader`: another sample of this prompt; this one waits for the pages that it computes.
+        `leader`: another sample of this prompt; this one waits for the pages that it computes. `call`: the one that this request
+        belongs to; None: it is a call of its own.
         """
         handle = Handle(self, listener)
         add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors)
-        self._ask(partial(self._admit, handle, add, leader))
+        self._ask(partial(self._admit, handle, add, leader, call or Call()))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)
         return handle
@@ -305,12 +313,13 @@ class Runner:
             self._calls.popleft()
         self._deliver(self._engine.outputs())
 
-    def _admit(self, handle: Handle, add: Callable[[], Request], leader: Handle | None) -> None:
+    def _admit(self, handle: Handle, add: Callable[[bool], Request], leader: Handle | None, call: Call) -> None:
         if handle.ended_at:
             return
         try:
             self._require_open()
-            handle.request = add()
+            handle.request = add(call.is_admitted)
+            call.is_admitted = True
             handle.request.leader = None if leader is None else leader.request
             self._handles[handle.request.id] = handle
         except Exception as error:  # noqa: BLE001 - the handle raises it, and the others go on

@@ -17,7 +17,7 @@ from functools import partial
 from puna.philox import block
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams
-from puna.runner import Handle, Runner, nobody_listens
+from puna.runner import Call, Handle, Runner, nobody_listens
 from puna.sampling import SEED_BITS, TokenSampler
 
 SEEDS = 1 << 63  # from this block of a seed's stream on: the draws of no text reach it
@@ -30,11 +30,12 @@ def submit(
     sampler: TokenSampler | None = None,
     processors: Sequence[LogitsProcessor] = (),
     listener: Callable[[Handle], object] = nobody_listens,
+    call: Call | None = None,
 ) -> Handle:
     """`Runner.submit`, also for several samples: then the handle gives the outputs of all, told apart by their `index`."""
     if params.num_samples == 1:
-        return runner.submit(prompt_ids, replace(params, best_of=None), sampler, processors, listener)
-    return Samples(runner, prompt_ids, params, sampler, processors, listener)
+        return runner.submit(prompt_ids, replace(params, best_of=None), sampler, processors, listener, call=call)
+    return Samples(runner, prompt_ids, params, sampler, processors, listener, call or Call())
 
 
 class Samples(Handle):
@@ -48,14 +49,15 @@ class Samples(Handle):
         sampler: TokenSampler | None,
         processors: Sequence[LogitsProcessor],
         listener: Callable[[Handle], object],
+        call: Call,
     ) -> None:
         super().__init__(runner, listener)
         self._params = params
         self._ended: set[int] = set()
         self._each: list[Handle] = []
         for number, own in enumerate(params_of_samples(params)):
-            tell = partial(_tell, weakref.ref(self), number)
-            self._each.append(runner.submit(prompt_ids, own, sampler, processors, tell, leader=self._each[0] if number else None))
+            tell, leader = partial(_tell, weakref.ref(self), number), self._each[0] if number else None
+            self._each.append(runner.submit(prompt_ids, own, sampler, processors, tell, leader=leader, call=call))
 
     @property
     def samples(self) -> list[Handle]:

@@ -94,6 +94,9 @@ class PageSource(Protocol):
     def forget(self, request: Request) -> None:
         """Remove a request's pages, because their content is wrong."""
 
+    def note(self, num_tokens: int, seconds: float) -> None:
+        """A step computed so many tokens, and took so long: what a page costs that is not loaded."""
+
 
 class Scheduler:
     """Holds the requests that are neither finished nor aborted.

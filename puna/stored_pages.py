@@ -6,6 +6,12 @@ number or NaN are not saved. Loading happens between two steps, some pages at a 
 
 On a CPU the thread would take its time from the steps. So a page waits until no request runs; but not for long, because a process
 may be killed, and not when many wait, because they are evicted.
+
+A page is loaded only if that is cheaper than to compute it, by what both have cost so far. This holds for prompts, and for a
+request that was preempted: its pages stay in memory until they are evicted, and then are here.
+
+Every answer is right without stored pages. So whatever fails here is told, and no request ends because of it: what cannot be
+saved (the disk is full) leaves what can be found; where finding or loading fails, nothing is found or saved any more.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,13 +45,18 @@ from puna.plan import Plan
 from puna.progress import SILENT, Reporter
 from puna.request import Request
 
+T = TypeVar("T")
+
 DIGESTS = "digests.json"
 SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a larger one, it is computed beside the first requests
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
 SAVE_AFTER_S = 5.0  # how long a page waits for the engine to be idle
 MOST_WAITING = 4  # pages are saved at once while more than 1 / MOST_WAITING of those in memory wait
+LEARN = 1.1  # the factor by which one measurement moves a cost: one hiccup of a busy machine decides nothing
+FORGET = 0.97  # ... and by which loading is trusted again each time that it is not chosen: a disk that was slow is tried again
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
+LEAST_TOKENS = 2  # pages of tokens, of which a step is long enough to tell what a page costs
 NICENESS = 10  # a tenth of another thread's share; with 19, closing took seconds on a busy machine
 # KV type -> the bits of +inf and -inf, and the integers among which these and NaN are the largest. In int8, a scale that is not
 # finite makes the request fail that wrote it.
@@ -63,6 +74,40 @@ def is_finite(page: Page, kv_type: str) -> bool:
     (True, False)
     """
     return all(int(page.view(kind).max()) < infinity for kind, infinity in INFINITIES.get(kv_type, ()))
+
+
+class LoadOrCompute:
+    """What a page costs, in seconds: to load it, and to compute it. Both are running medians, as those of `StepCosts`.
+
+    >>> costs = LoadOrCompute(load_s=0.001)
+    >>> costs.loads  # what computing costs is not known yet
+    True
+    >>> costs.computed(0.0005)
+    >>> costs.loads, costs.loads
+    (False, False)
+    >>> any(costs.loads for _ in range(30))  # it is tried again
+    True
+    """
+
+    def __init__(self, load_s: float) -> None:
+        self.load_s, self.compute_s = load_s, 0.0
+
+    @property
+    def loads(self) -> bool:
+        """Whether to load what is stored. Each no makes a later yes more likely."""
+        pays = not self.compute_s or self.load_s <= self.compute_s
+        self.load_s *= 1 if pays else FORGET
+        return pays
+
+    def loaded(self, seconds: float) -> None:
+        self.load_s = _moved(self.load_s, seconds)
+
+    def computed(self, seconds: float) -> None:
+        self.compute_s = _moved(self.compute_s, seconds)
+
+
+def _moved(median: float, seconds: float) -> float:
+    return seconds if not median else median * (LEARN if seconds > median else 1 / LEARN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +147,14 @@ class StoredPages:
         self._pages_read = backend.read_pages([0])
         self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
         self._page_saved = np.empty_like(self._pages_read)
+        self._costs = LoadOrCompute(self._page_s)
         self._pages: Pages | None = None
         self.checks_pages = plan.kv_type in INFINITIES
         self._is_idle = True
         self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
-        self._notice = ""  # why no more pages are kept
+        self._notices: deque[str] = deque()  # of what has failed; not yet reported
         self._is_open = True
+        self._is_broken = False
         self._open_store = open_store
         self._store: PageStore | None = open_store(lambda: True) if at_once else None
         self._start()
@@ -128,27 +175,42 @@ class StoredPages:
         return max(1, int(LOAD_S / self._page_s))
 
     def find(self, request: Request, first: int, last: int) -> int:
+        return self._guarded(lambda: self._find(request, first, last), first)
+
+    def _find(self, request: Request, first: int, last: int) -> int:
+        if first == last or not self._has(self._name(request, first)) or not self._costs.loads:
+            return first
         while first < last and self._has(self._name(request, first)):
             first += 1
         return first
 
     def _has(self, name: str) -> bool:
-        return self._store is not None and name not in self._forgotten and self._store.has(name)
+        if self._store is None or self._is_broken or name in self._forgotten:
+            return False
+        return self._store.has(name)
 
     def load(self, request: Request, first: int) -> int:
+        return self._guarded(lambda: self._load(request, first), 0)
+
+    def _load(self, request: Request, first: int) -> int:
         start, last = time.perf_counter(), len(request.page_ids)
         pages = self._buffer(last - first)
         end = next((index for index in range(first, last) if not self._read(request, index, pages[index - first])), last)
         if end > first:
             self._backend.write_pages(request.page_ids[first:end], pages[: end - first])
             self._page_s = (time.perf_counter() - start) / (end - first)
+            self._costs.loaded(self._page_s)
             self._do(partial(self._touch, request.page_names[first:end], first))
         return end - first
 
     def save(self, request: Request, index: int) -> None:
+        self._guarded(lambda: self._keep(request, index), None)
+
+    def _keep(self, request: Request, index: int) -> None:
+        """Let a page wait until it is saved."""
         self._require_thread()
         pages, page = self._pages, request.page_ids[index]
-        if pages is not None and len(self._waiting) < MAX_QUEUED:
+        if pages is not None and not self._is_broken and len(self._waiting) < MAX_QUEUED:
             name, ids, due = self._name(request, index), self._ids(request, index), time.monotonic() + SAVE_AFTER_S
             self._waiting.append(_Source(pages, page, pages.lease(page), due, name, ids, index))
             if len(self._waiting) in (1, self._most_waiting + 1):
@@ -156,7 +218,25 @@ class StoredPages:
 
     def forget(self, request: Request) -> None:
         self._forgotten.update(request.page_names)
-        self._do(partial(self._remove, list(request.page_names)))
+        self._guarded(lambda: self._do(partial(self._remove, list(request.page_names))), None)
+
+    def note(self, num_tokens: int, seconds: float) -> None:
+        if num_tokens >= LEAST_TOKENS * self._page_size:
+            self._costs.computed(seconds * self._page_size / num_tokens)
+
+    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        """The result of `work`. If it fails: `otherwise`, and nothing is found or saved from now on."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - the answers are right without it
+            if not self._is_broken:
+                self._note_failure("is not used any more", error)
+            self._is_broken = True
+            return otherwise
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        reason = error.line if isinstance(error, PunaError) else first_line(error)
+        self._notices.append(f"--cache-dir {what}: {reason}")
 
     def close(self) -> None:
         """Save what waits, and end the thread: afterwards it reads no page. Idempotent."""
@@ -168,10 +248,9 @@ class StoredPages:
             self.tell()
 
     def tell(self) -> None:
-        """Report once why no more pages are kept, if something is wrong. Called where no answer is being shown."""
-        notice, self._notice = self._notice, ""
-        if notice:
-            self._report.notice(notice)
+        """Report once what has failed. Called where no answer is being shown."""
+        while self._notices:
+            self._report.notice(self._notices.popleft())
 
     def _buffer(self, count: int) -> PageBytes:
         """Memory for pages on their way. It is used again: the system takes longer to give memory than to fill it."""
@@ -226,8 +305,7 @@ class StoredPages:
         except StoppedError:
             pass
         except Exception as error:  # noqa: BLE001 - the answers are right without it
-            reason = error.line if isinstance(error, PunaError) else first_line(error)
-            self._notice = f"--cache-dir keeps no more pages: {reason}"
+            self._note_failure("keeps no more pages", error)
             while self._is_open and queue.get() is not None:
                 self._waiting.clear()
 

@@ -69,10 +69,13 @@ class Thinking:
     [('', ''), ('Llama', ''), ('s hum.', ''), ('', ''), ('', 'They hum.')]
     """
 
-    def __init__(self, tags: ThinkTags, is_open: bool = False, close_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tags: ThinkTags, is_open: bool = False, close_ids: Sequence[int] = (), *, is_constrained: bool = False
+    ) -> None:
         self.found = Reasoning(is_present=is_open)
         self.close_ids = close_ids  # what ends a span by force
-        self._tags = tags
+        self.tags = tags
+        self._is_constrained = is_constrained  # then each space of the answer is one that its form asks for
         self._part: Part = "inside" if is_open else "before"
         self._is_trimming = True  # spaces are left out until the next letter
         self._held = ""  # may be a part of a tag, or spaces before one
@@ -100,7 +103,7 @@ class Thinking:
 
     def _opened(self, text: str, is_last: bool) -> str:
         """The text after an opening tag; all of it, which is then the answer, if it begins with none."""
-        start, tag = text.lstrip(), self._tags.open
+        start, tag = text.lstrip(), self.tags.open
         if start.startswith(tag):
             self._part, self.found.is_present = "inside", True
             return start.removeprefix(tag)
@@ -112,13 +115,13 @@ class Thinking:
 
     def _thought(self, text: str, is_last: bool) -> tuple[str, str]:
         """Reasoning, and what follows the closing tag."""
-        thought, found, answer = text.partition(self._tags.close)
+        thought, found, answer = text.partition(self.tags.close)
         if found or is_last:
             thought = self._trimmed(thought).rstrip()
             if found:
-                self._part, self._is_trimming = "after", True
+                self._part, self._is_trimming = "after", not self._is_constrained
             return thought, answer
-        whole = text[: len(text) - longest_beginning(text, (self._tags.close,))].rstrip()
+        whole = text[: len(text) - longest_beginning(text, (self.tags.close,))].rstrip()
         self._held = text[len(whole) :]
         return self._trimmed(whole), ""
 
@@ -160,14 +163,8 @@ def begin_thinking(
 ) -> Thinking | None:
     """The splitter of a request; None if it is not to be split, or the model does not think. UsageError for a budget then.
 
-    A constrained answer follows its constraint from the first token on, so it has no reasoning.
+    A constraint begins after the thoughts (`puna/thinking_first.py`); where the prompt has closed them, at once.
     """
-    if is_constrained:
-        if params.thinking_budget is not None:
-            raise UsageError(
-                "thinking_budget is given, and a constrained answer has no thinking", hint="Leave one of the two out."
-            )
-        return None
     if not (params.separate_reasoning or params.thinking_budget is not None):
         return None
     if params.thinking_budget is not None and params.separate_reasoning is False:
@@ -181,7 +178,10 @@ def begin_thinking(
         return None
     line = "" if tokenizer.strips_leading_space() else "\n"  # models write the closing tag on a line of its own
     close_ids = tokenizer.encode(line + tags.close, bos=False, eos=False, special=True)
-    return Thinking(tags, is_opened(prompt_ids, tags, tokenizer), close_ids)
+    place = place_in(prompt_ids, tags, tokenizer)
+    if is_constrained and place == "after":
+        return None
+    return Thinking(tags, place == "inside", close_ids, is_constrained=is_constrained)
 
 
 def with_budget(
@@ -191,8 +191,8 @@ def with_budget(
     return custom if budget is None else Budgeted(custom or sampler, thinking, budget)
 
 
-def is_opened(prompt_ids: Sequence[int], tags: ThinkTags, tokenizer: Tokenizer) -> bool:
-    """Whether a prompt ends within a span: its last turn has an opening tag without a closing one.
+def place_in(prompt_ids: Sequence[int], tags: ThinkTags, tokenizer: Tokenizer) -> Part:
+    """Where a prompt ends: inside a span that its last turn opens, after one that it closes, or before any.
 
     The last turn follows the last control token that is no tag, so that tags in a user's text do not count.
     """
@@ -201,7 +201,8 @@ def is_opened(prompt_ids: Sequence[int], tags: ThinkTags, tokenizer: Tokenizer) 
     turn = reversed(list(takewhile(lambda token_id: token_id not in controls, reversed(prompt_ids))))
     known = (token_id for token_id in turn if token_id < tokenizer.vocab_size)
     text = b"".join(spelled.get(token_id) or tokenizer.token_bytes(token_id) for token_id in known).decode(errors="replace")
-    return text.rfind(tags.open) > text.rfind(tags.close)
+    opened, closed = text.rfind(tags.open), text.rfind(tags.close)
+    return "before" if opened == closed else "inside" if opened > closed else "after"
 
 
 def control_tags(tags: ThinkTags, tokenizer: Tokenizer) -> Mapping[int, bytes]:

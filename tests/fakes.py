@@ -53,7 +53,7 @@ class ByteTokenizer:
         guard: str = "",
         limit: int | None = None,
     ) -> list[int]:
-        return [BOS] * (bos is not False) + list(text.encode()) + [EOS] * bool(eos)
+        return [BOS] * (self.add_bos if bos is None else bos) + list(text.encode()) + [EOS] * bool(eos)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
@@ -90,6 +90,7 @@ class FakeBackend:
         self.poison: Callable[[list[int]], float] = lambda ids: 0.0
         self.fail: Callable[[int], None] = lambda call: None
         self.batches: list[Batch] = []
+        self.num_written = 0  # pages that came from elsewhere
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         pass
@@ -131,6 +132,7 @@ class FakeBackend:
         return moved(self.pages[list(page_ids)].view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
+        self.num_written += len(page_ids)
         self.pages[list(page_ids)] = pages.view(np.int64)
 
     def roofline(self) -> Roofline:

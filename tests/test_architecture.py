@@ -16,13 +16,13 @@ PACKAGE = ROOT / "puna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
-# `server` (HTTP) and `glassbox` (the trace of a generation) are planned and do not exist yet.
+# `glassbox` (the trace of a generation) is planned and does not exist yet.
 ROWS = [
     ["keywords"],
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
-    ["progress", "config", "paths", "causes", "pooling", "schemas"],
+    ["progress", "config", "paths", "causes", "pooling", "schemas", "gbnf"],
     ["request", "messages", "report"],
     ["lora", "pages", "page_store", "formats", "history", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub", "processors"],
@@ -35,7 +35,8 @@ ROWS = [
     ["batch"],
     ["backends"],
     ["speculation", "stored_pages", "thinking"],
-    ["draft_model", "admission"],
+    ["draft_model", "thinking_first"],
+    ["admission"],
     ["engine"],
     ["runner", "loading"],
     ["completion", "embedding", "samples"],
@@ -46,7 +47,11 @@ ROWS = [
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
-HOMES = {"torch": "backends/torch", "triton": "backends/torch", "numba": "backends/cpu", "llvmlite": "backends/cpu"}
+HOMES = {
+    **dict.fromkeys(("torch", "triton"), "backends/torch"),
+    **dict.fromkeys(("numba", "llvmlite"), "backends/cpu"),
+    **dict.fromkeys(("starlette", "uvicorn", "h11", "pydantic", "prometheus_client"), "server"),
+}
 # tests/x/test_y.py tests puna/x/y.py. What the other test files test:
 TESTED = {
     "backends/test_table.py": "puna/backends/__init__.py",
@@ -207,6 +212,9 @@ def test_import_puna_is_light() -> None:
         "typer",
         "huggingface_hub",
         "llguidance",
+        "starlette",
+        "uvicorn",
+        "pydantic",
     ]
     code = f"import sys, puna; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

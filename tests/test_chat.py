@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import pytest
@@ -149,6 +150,32 @@ def test_a_control_token_that_was_typed_is_text(bpe: Tokenizer, template: str, s
         return [i for i in encode_chat(chat(*contents), bpe, template) if i < 3]
 
     assert controls(special) == controls(f"x{special}\n{special}{special}y") == controls("x")
+
+
+FORMS = (None, "chatml", "llama3", "llama2", TEMPLATES["tags"])  # None: the model's own
+
+
+def test_no_control_token_of_a_real_vocabulary_can_be_typed(request: pytest.FixtureRequest) -> None:
+    """RELIABILITY D9: each of them x 3 roles x 5 formats has as many control tokens as an empty text."""
+    checkpoint = default_checkpoint(request)
+    assert checkpoint.tokenizer is not None
+    tokenizer, num_cases = build_tokenizer(checkpoint.tokenizer), 0
+    controls = set(tokenizer.special_tokens.values())
+
+    def count(form: str | None, role: str, content: str) -> int:
+        head, tail = {"system": ([], ["a"]), "user": ([], []), "assistant": (["a"], ["b"])}[role]
+        turns = [*(("user", text) for text in head), (role, content), *(("user", text) for text in tail)]
+        messages = [{"role": who, "content": text} for who, text in turns]
+        ids = encode_chat(messages, tokenizer, form or checkpoint.chat_template)
+        return sum(token_id in controls for token_id in ids)
+
+    for form, role in product(FORMS, ("system", "user", "assistant")):
+        empty = count(form, role, "")
+        for special in tokenizer.special_tokens:
+            assert count(form, role, special) == count(form, role, f"x{special}\n{special}{special}") == empty
+            num_cases += 2
+    print(f"{num_cases} contents, {len(controls)} control tokens")
+    assert num_cases == 2 * 15 * len(tokenizer.special_tokens) >= 500
 
 
 def test_typed_control_tokens_are_encoded_as_any_text(bpe: Tokenizer) -> None:

@@ -349,6 +349,8 @@ NOT_RUN_LINES = {
     r"puna doctor|puna bench": "takes long; tests/machine/test_doctor.py, tests/cli",
     r"torchrun ": "several processes, or a GPU; tests/backends/torch, tests/compat",
     r".*--require-gpu|.*--vram": "needs a GPU",
+    r"puna rerank": "needs a vocabulary with yes and no; tests/cli/test_rerank.py",
+    r".*--kv-type int8": "the reference backend has none; tests/conformance/test_backends.py",
     r".*--suffix": "needs a model that was trained to fill gaps; tests/test_infill.py",
     r"echo .torch": "tests/test_docs.py has its like",
     r"puna run no-such\.gguf": "the example of an error; run below",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 
+from puna.async_llm import AsyncLLM
 from puna.backends.reference import ReferenceBackend
 from puna.config import EngineConfig
 from puna.engine import Engine
@@ -153,7 +155,10 @@ def test_it_is_told() -> None:
     with LLM.from_parts(checkpoint, None, FakeBackend(plan), plan, config, report=report) as llm:
         done = llm.generate([1, 2, 3], max_tokens=130, context_shift=True, ignore_eos=True)
         assert done.num_dropped == CONTEXT // 2
-        assert report.notices == ["1 answer filled the context of 128 tokens and went on without 64 tokens, the oldest"]
+        told = "1 answer filled the context of 128 tokens and went on without 64 tokens, the oldest"
+        assert report.notices == [told]
+        again = asyncio.run(AsyncLLM.from_llm(llm).generate([1, 2, 3], max_tokens=130, context_shift=True, ignore_eos=True))
+        assert again.num_dropped == CONTEXT // 2 and report.notices == [told, told]
 
 
 def test_ids_of_a_shifted_request_are_those_that_are_left() -> None:

@@ -65,6 +65,19 @@ def test_a_perfect_draft_model_saves_steps() -> None:
     assert len(backend.batches) < 20 and request.num_accepted == request.num_drafted > 20
 
 
+def test_a_draft_model_that_was_wrong_is_not_asked_by_the_next_requests_but_tried_again_later() -> None:
+    draft = drafter(seed=1)
+    assert isinstance(draft._backend, FakeBackend)
+    draft._backend.answer = lambda ids: 0
+    engine, backend = engine_of({}, draft)
+    drafted = []
+    for _ in range(60):
+        request = engine.add([1, 2, 3], SamplingParams(max_tokens=12, ignore_eos=True))
+        steps_of(engine, backend)
+        drafted.append(request.num_drafted)
+    assert 0 < sum(drafted[:2]) < 30 and sum(drafted[1:10]) <= 6 and 0 < sum(drafted[10:]) < 30
+
+
 def test_a_long_prompt_is_read_in_chunks_before_there_are_guesses() -> None:
     draft = drafter(max_tokens=8)
     request, _ = generated(draft, prompt=60)

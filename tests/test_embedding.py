@@ -19,7 +19,7 @@ from puna.llm import LLM
 from puna.plan import make_plan
 from puna.pooling import Pooling
 from tests.conformance.test_backends import BACKENDS_UNDER_TEST, THREADS
-from tests.fakes import VOCAB_SIZE, ByteTokenizer, random_checkpoint, tiny_config
+from tests.fakes import BOS, VOCAB_SIZE, ByteTokenizer, random_checkpoint, tiny_config
 from tests.families import FAMILIES
 
 TOLERANCE = 1e-4
@@ -136,3 +136,18 @@ def test_a_prompt_longer_than_the_context_is_refused_before_the_others_run(llm: 
         llm.embed([[1], []])
     assert llm.runner.is_idle and llm.engine.num_free_pages == llm.plan.num_pages
     assert llm.embed([1] * 128).shape == (32,)
+
+
+class WithoutBos(ByteTokenizer):
+    """It adds no token of its own."""
+
+    add_bos = False
+
+
+def test_an_empty_text_is_refused_unless_the_tokenizer_adds_a_token(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As llama-server and sentence-transformers: BOS (or CLS) alone has an embedding, and no token has none."""
+    assert llm.embed("").tobytes() == llm.embed([BOS]).tobytes()
+    monkeypatch.setattr(llm, "tokenizer", WithoutBos())
+    with pytest.raises(UsageError, match="text 1 to embed is '', which has no tokens"):
+        llm.embed(["hello", ""])
+    assert llm.embed(["hello", " "]).shape == (2, 32) and llm.runner.is_idle

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from puna import filters
@@ -136,6 +138,66 @@ def test_top_p_agrees_with_a_full_sort() -> None:
         kept = np.flatnonzero(filters.top_p(logits, SamplingParams(top_p=p), NOTHING) > -INF)
         assert abs(len(kept) - count) <= 1
         assert set(kept) == set(order[: len(kept)])
+
+
+def hard_rows(rng: np.random.Generator) -> Iterator[Row]:
+    """Rows that are sharp, flat, full of ties, mostly removed, half suppressed, or far from 0; short and long ones."""
+    for number in range(240):
+        size = int(rng.choice([1, 2, 9, 255, 512, 513, 1024, 2049, 5000, 20000][: 10 if number % 8 == 0 else 8]))
+        logits = (rng.standard_normal(size) * rng.choice([0, 0.01, 0.3, 3, 30])).astype(np.float32)
+        changes: list[Row] = [
+            logits,
+            logits.round(),
+            np.where(rng.random(size) < 0.9, np.float32(-INF), logits),
+            np.where(rng.random(size) < 0.5, np.float32(filters.SUPPRESSED), logits),
+            logits + np.float32(1e4),
+        ]
+        changed = changes[number % len(changes)]
+        changed[int(rng.integers(size))] = 4.0
+        yield changed
+
+
+PLAIN: dict[str, Callable[[Row, float], npt.NDArray[Any]]] = {  # the ids that stay, by a full sort and sums in float64
+    "top_k": lambda logits, k: np.argsort(-logits, kind="stable")[: int(k)],
+    "top_p": lambda logits, p: first_reaching(-logits, logits, p, "left"),
+    "typical_p": lambda logits, p: first_reaching(surprise(logits), logits, p, "right"),
+    "min_p": lambda logits, p: np.flatnonzero(np.exp(logits - logits.max()) >= np.float32(p)),
+}
+
+
+def first_reaching(keys: Row, logits: Row, p: float, side: Literal["left", "right"]) -> npt.NDArray[Any]:
+    order, masses = np.argsort(keys, kind="stable"), np.exp(logits - logits.max())
+    total = masses.sum(dtype=np.float64)
+    return order[: int(np.searchsorted(np.cumsum(masses[order], dtype=np.float64), p * total, side=side)) + 1]
+
+
+def surprise(logits: Row) -> Row:
+    shifted = logits - logits.max()
+    masses = np.exp(shifted)
+    mean = (masses * np.maximum(shifted, -filters.LARGEST)).sum(dtype=np.float64) / masses.sum(dtype=np.float64)
+    return np.asarray(np.abs(shifted - np.float32(mean)))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_no_short_cut_keeps_other_ids_than_a_full_sort(name: str) -> None:
+    rng = np.random.default_rng(20261130)
+    for number, logits in enumerate(hard_rows(rng)):
+        few = [0.0, 1e-6, 0.5, 0.95, 0.999]
+        value = int(rng.choice([1, 7, 40, 300, 1000])) if name == "top_k" else float(rng.choice([*few, rng.random()]))
+        if name == "min_p" and value == 0:
+            continue
+        settings: dict[str, Any] = {name: value}
+        params, keeps = SamplingParams(**settings), filters.FILTERS[name].keeps
+        assert keeps is not None
+        expected = np.full_like(logits, -INF)
+        stay = PLAIN[name](logits, value)
+        expected[stay] = logits[stay]
+        row = getattr(filters, name)(logits, params, NOTHING)
+        assert np.array_equal(row, expected), f"row {number}: {name} {value}"
+        ids = keeps(logits, params)
+        assert ids is None or np.array_equal(ids[logits[ids] > -INF], np.flatnonzero(expected > -INF)), (
+            f"row {number}: {name} {value}"
+        )
 
 
 def test_min_p_drops_what_is_much_less_likely_than_the_best() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from puna.async_llm import AsyncLLM, AsyncStream
 from puna.engine import Engine
+from puna.errors import QueueFullError
 from puna.llm import LLM
 from puna.request import FinishReason, Request, SamplingParams
-from puna.runner import Runner
+from puna.runner import Handle, Runner
 from tests import fakes
 from tests.fakes import EOS, FakeBackend, SamplingBackend, make_engine, make_plan, run
 from tests.models import random_tensors, tiny_config, write_gguf
+from tests.test_llm import same
 
 MARK = 1  # before a secret
 NUM_PREFIXES = 6
@@ -192,3 +199,100 @@ def test_a_storm_of_clients_that_leave_harms_none_that_stay(tmp_path: Path, coun
         assert llm.generate(prompts[0], params).token_ids == alone[0].token_ids, "whoever comes next is served"
         assert problems == [] and llm.runner.is_idle and threading.active_count() == num_threads
         require_clean(llm.engine)
+
+
+# ---- the same for asyncio --------------------------------------------------------------------------------------------
+
+ASYNC_CUTS = ("before the first token", "in the prompt", "in the answer", "never")
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(400, marks=pytest.mark.full)])
+def test_a_storm_of_tasks_that_leave_harms_none_that_stay(tmp_path: Path, count: int) -> None:
+    """64 at a time on 8 sequences, four of five are streams. At most 2 s afterwards nothing is left."""
+    rng = random.Random(13)
+    with tiny_llm(tmp_path, max_batch=8, chunk_tokens=32) as llm:
+        prompts = [[rng.randrange(256) for _ in range(rng.choice([1, 20, 70]))] for _ in range(16)]
+        params = SamplingParams(max_tokens=12, ignore_eos=True)
+        alone = [llm.generate(ids, params) for ids in prompts]
+        num_threads, finished = threading.active_count(), list[bool]()
+
+        async def client(places: asyncio.Semaphore, number: int, cut: str, is_stream: bool, moment: float) -> None:
+            async with places:
+                if not is_stream:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if cut == "never" else moment * 0.02):
+                            finished.append(same(await asyncio_llm.generate(prompts[number], params), alone[number]))
+                    return
+                stream = asyncio_llm.stream(prompts[number], params)
+                reading = asyncio.create_task(read(stream, 1 + int(moment * 8) if cut == "in the answer" else 99))
+                if cut in ASYNC_CUTS[:2]:
+                    await asyncio.sleep(0 if cut == ASYNC_CUTS[0] else moment * 0.01)
+                    reading.cancel()
+                await asyncio.wait([reading])
+                if cut == "never":
+                    finished.append(same(stream.completion, alone[number]))
+                elif moment < 0.5:
+                    await stream.close()
+
+        async def storm() -> float:
+            places = asyncio.Semaphore(64)
+            jobs = [(rng.randrange(16), rng.choice(ASYNC_CUTS), i % 5 > 0, rng.random()) for i in range(count)]
+            await asyncio.gather(*(client(places, *job) for job in jobs))
+            ended_at = time.monotonic()
+            while not (llm.runner.is_idle and not llm.runner._handles):
+                assert time.monotonic() < ended_at + 2.0
+                await asyncio.sleep(0.001)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            return time.monotonic() - ended_at
+
+        asyncio_llm = AsyncLLM.from_llm(llm)
+        begun_at = time.monotonic()
+        settled_s = asyncio.run(storm())
+        print(f"{count} in {time.monotonic() - begun_at:.2f} s, settled {settled_s:.3f} s later; {len(finished)} texts compared")
+        assert len(finished) >= count // 5 and all(finished)
+        assert threading.active_count() == num_threads + 1, "the runner's own"
+        require_clean(llm.engine)
+
+
+async def read(stream: AsyncStream, limit: int) -> None:
+    num_pieces = 0
+    async for _ in stream:
+        num_pieces += 1
+        if num_pieces == limit:
+            return
+
+
+def test_a_hundred_at_once_on_eight_places_and_a_queue_of_32(tmp_path: Path) -> None:
+    """Those beyond the queue are refused, all others finish, and none waits three times the median."""
+    with tiny_llm(tmp_path, max_batch=8, max_queue=32) as llm:
+        rng = random.Random(14)
+        prompts = [[rng.randrange(256) for _ in range(rng.randint(32, 64))] for _ in range(100)]
+        params = SamplingParams(max_tokens=16, ignore_eos=True)
+        alone = {i: llm.generate(ids, params) for i, ids in enumerate(prompts[:32])}
+        handles = [llm.runner.submit(ids, params) for ids in prompts]
+        refused_at = [handle.ended_at for handle in handles]
+        found = [caught_full(handle) for handle in handles]
+        accepted = [i for i, one in enumerate(found) if one is None]
+        assert refused_at == [0.0] * 100 and len(accepted) == 32 and accepted == list(range(32))
+        assert all("32 requests wait" in str(one) for one in found if one is not None)
+        for i in accepted:
+            assert tuple(handles[i].confirm().output_ids) == alone[i].token_ids
+        waits = sorted(handles[i].first_token_at - handles[i].submitted_at for i in accepted)
+        print(f"{len(accepted)} accepted, waits {waits[0]:.3f} to {waits[-1]:.3f} s, median {waits[16]:.3f} s")
+        assert waits[-1] <= 3 * waits[16]
+        require_clean(llm.engine)
+
+
+def caught_full(handle: Handle) -> QueueFullError | None:
+    try:
+        for _ in handle:
+            pass
+    except QueueFullError as error:
+        return error
+    return None
+
+
+def tiny_llm(folder: Path, **settings: Any) -> LLM:
+    config = tiny_config(max_context=160)
+    path = write_gguf(folder / "m.gguf", config, random_tensors(config, seed=2))
+    return LLM(path, device="reference", page_size=16, **settings)

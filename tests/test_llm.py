@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna import formats, hub, loading
+from puna import formats, hub, loading, rerank
 from puna import llm as front_door
 from puna.backends import backend_spec, create_backend
 from puna.backends.reference import ReferenceBackend
@@ -29,11 +29,12 @@ from puna.chat import Message
 from puna.completion import Completion
 from puna.config import EngineConfig
 from puna.convert import convert
-from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, UsageError
+from puna.errors import ContextLengthError, InsufficientMemoryError, PunaError, QueueFullError, UsageError
 from puna.formats.base import Checkpoint
 from puna.llm import LLM
 from puna.messages import checked_messages
 from puna.model.rope import RopeConfig
+from puna.perplexity import perplexity
 from puna.plan import make_plan as plan_of_model
 from puna.progress import SILENT, KeepingReporter
 from puna.request import TEMPERATURE_FIRST, FinishReason, SamplingParams, StepOutput
@@ -524,6 +525,48 @@ def test_prompts_whose_rotary_base_depends_on_their_length_share_no_pages_that_d
     for prompt, first, second in zip(prompts, together, again, strict=True):
         with loaded() as llm:
             assert ids(llm, prompt) == first == second, len(prompt)
+
+
+# ---- a full queue ----------------------------------------------------------------------------------------------------------
+
+
+def queued(max_queue: int) -> LLM:
+    """A model of two sequences at once, of which so many more may wait."""
+    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(max_sequences=2)
+    config = EngineConfig(device="reference", max_queue=max_queue)
+    backend = ReferenceBackend(config)
+    backend.load(checkpoint, sizes)
+    return LLM.from_parts(checkpoint, ByteTokenizer(), backend, sizes, config)
+
+
+CALLS: dict[str, Callable[[LLM], object]] = {
+    "generate": lambda llm: [one.text for one in llm.generate([f"prompt {n}" for n in range(20)], max_tokens=3)],
+    "stream": lambda llm: [one.text for stream in llm.stream(["a", "b", "c", "d"], max_tokens=2) for one in stream],
+    "n": lambda llm: [one.text for one in llm.generate("hello", max_tokens=3, n=8, temperature=1.0, seed=1).choices],
+    "best_of": lambda llm: llm.generate("hello", max_tokens=3, best_of=8, temperature=1.0, seed=1).text,
+    "score": lambda llm: [[one.logprob for one in row] for row in llm.score(["a", "b", "c", "d"], [" x", " y", " z"])],
+    "embed": lambda llm: llm.embed([f"text {n}" for n in range(20)]).tolist(),
+    "rerank": lambda llm: rerank.answer_scores(llm.runner, [[1], [2], [3], [4], [5]], 7, 8),
+    "beam_search": lambda llm: [one.token_ids for one in llm.beam_search("hello", width=6, max_tokens=4)],
+    "perplexity": lambda llm: perplexity(llm, [*range(1, 200)], context=16).sum_nll,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_call_may_queue_more_than_may_wait(name: str) -> None:
+    with queued(2) as llm, queued(0) as free:
+        assert CALLS[name](llm) == CALLS[name](free)
+
+
+def test_while_the_queue_is_full_a_further_call_is_refused_whole() -> None:
+    with queued(2) as llm:
+        running = llm.stream(["a", "b", "c", "d"], max_tokens=4)
+        with pytest.raises(QueueFullError, match="4 requests wait, and no more may"):
+            llm.generate(["e", "f"])
+        with pytest.raises(QueueFullError):
+            llm.embed("e")
+        assert all(len([*stream]) > 0 for stream in running)
+        assert len(llm.generate(["e", "f"], max_tokens=1)) == 2
 
 
 # ---- conversations, ids and text ----------------------------------------------------------------------------------------

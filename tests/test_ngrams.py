@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from puna.ngrams import LENGTHS, MOST_TOKENS, PRIORS, Answers, Copying, Text
+from puna.ngrams import LENGTHS, MOST_TOKENS, PRIORS, WEIGHT, Answers, Copying, Text
 
 
 def last_place(ids: Sequence[int], ending: Sequence[int]) -> tuple[int, int]:
@@ -36,14 +36,14 @@ def test_a_guess_copies_and_a_text_that_repeats_itself_goes_on() -> None:
 
 def test_the_odds_are_counted_whether_or_not_anybody_asks() -> None:
     copying = Copying([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2], Answers())
-    (right, count), (longer_right, longer_count) = PRIORS[:2]
-    assert copying.odds == right / count
+    (prior, *_), (_, longer_prior, _) = PRIORS[:2]
+    assert copying.odds == pytest.approx(prior)
     copying.read([3, 4])  # matches of two and three tokens, both right
-    assert copying.odds == longer_right / longer_count
+    assert copying.odds == pytest.approx(longer_prior)
     copying.read([0])
     assert copying.odds == 0 and copying.guess(4) == []
     copying.read([1, 2])
-    assert copying.odds == (right + 2) / (count + 2)
+    assert copying.odds == pytest.approx((WEIGHT * prior + 2) / (WEIGHT + 2))
 
 
 def test_an_answer_of_another_request_is_copied_to_its_end() -> None:
@@ -63,3 +63,17 @@ def test_what_is_kept_of_answers_is_bounded_and_keeps_the_latest() -> None:
     for i in range(5):
         answers.append(list(range(4 * i, 4 * i + 4)))
     assert Copying([16, 17], answers).guess(2) == [18, 19]
+
+
+def test_a_match_that_grows_is_trusted_more() -> None:
+    copying = Copying([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2], Answers())
+    odds = copying.odds_of(14)
+    assert odds == sorted(odds) and odds[0] == copying.odds < odds[-1]
+
+
+def test_tokens_that_a_match_foretold_are_counted_though_nobody_guessed_them() -> None:
+    copying = Copying([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2], Answers())
+    copying.read([3, 4, 5])
+    assert (copying.num_foretold, copying.is_lively) == (3, True)
+    copying.read(range(20, 60))
+    assert (copying.num_foretold, copying.is_lively) == (3, False)

@@ -117,7 +117,7 @@ def test_samplers_are_spelled_as_in_llama_cpp() -> None:
     assert SamplingParams(samplers="").samplers == () and SamplingParams(samplers=None).samplers is None
     with pytest.raises(UsageError, match=r"samplers holds 'top_l'\nDid you mean .*top_k.* Known: penalties, dry"):
         SamplingParams(samplers=["top_l"])
-    for wrong, told in (([1], "a str"), (3, "a list of names"), (["dry", "dry"], "names dry twice")):
+    for wrong, told in (([1], "a str"), (3, "a list of names"), (["dry", "dry"], "names 'dry' twice")):
         with pytest.raises(UsageError, match=told):
             SamplingParams(samplers=wrong)  # type: ignore[arg-type]
 

@@ -143,6 +143,8 @@ def test_the_question_is_qwen3_rerankers() -> None:
         ("q", "one", {}, "documents is one text; a list of texts is needed"),
         ("q", ["a", 3], {}, "document 1 is 3; a str is needed"),
         (5, ["a"], {}, "the query is 5; a str is needed"),
+        (" ", ["a"], {}, "the query is empty"),
+        ("q", ["a", "\n"], {}, "document 1 is empty"),
         ("q", ["a"], {"top_n": 0}, "top_n is 0; a whole number of at least 1 is needed"),
         ("q", ["a"], {}, '"yes" and "no" are not single tokens'),
     ],

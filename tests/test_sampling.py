@@ -111,6 +111,31 @@ def test_a_draw_never_takes_what_was_removed() -> None:
     assert {draw(logits, u) for u in np.linspace(0, 1 - 2**-53, 99)} == {1, 3}
 
 
+def test_a_draw_from_a_large_row_is_where_sums_in_float64_pass_the_number() -> None:
+    """Also where sums in float32 would leave it open: in flat rows, at the borders of blocks, and after the last token."""
+    rng = np.random.default_rng(20261130)
+    for number in range(120):
+        size, scale = int(rng.choice([1025, 2048, 3000, 20000])), float(rng.choice([0, 0.01, 1, 5]))
+        logits = (rng.standard_normal(size) * scale).astype(np.float32)
+        logits[rng.random(size) < 0.3] = -INF if number % 2 else -3
+        sums = np.cumsum(np.exp(logits - logits.max()), dtype=np.float64)
+        borders = (sums[[0, 1023, 1024, size // 2, size - 2]] / sums[-1]).tolist()
+        for u in (0.0, 1 - 2**-53, *rng.random(20).tolist(), *(border * (1 - 1e-9) for border in borders)):
+            index = draw(logits, u)
+            assert logits[index] > -INF
+            before = sums[index - 1] if index else 0.0
+            assert before * (1 - 1e-12) <= u * sums[-1] <= sums[index] * (1 + 1e-12), f"row {number}: {u}"
+
+
+@pytest.mark.parametrize("size", [1024, 2048, 3000])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_the_greatest_number_draws_the_last_token_that_can_be_drawn(size: int, scale: float) -> None:
+    logits = (np.random.default_rng(size).standard_normal(size) * scale).astype(np.float32)
+    assert draw(logits, 1 - 2**-53) == size - 1
+    logits[500:] = -INF
+    assert draw(logits, 1 - 2**-53) == 499
+
+
 @pytest.mark.parametrize("bad", [[1, math.nan, 2, 3], [1, INF, 2, 3], [-INF] * 4, [math.nan] * 4])
 def test_logits_that_are_not_finite_are_told(bad: list[float]) -> None:
     for params in (SamplingParams(), SamplingParams(temperature=1.0, top_k=2, seed=1)):

@@ -15,7 +15,7 @@ from puna.engine import Engine
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.scheduler import Scheduler
-from puna.speculation import COSTS, Drafter, NGramDrafter, StepCosts
+from puna.speculation import COSTS, LOSS, MAX_DRAFT, MAX_PROOF, MODEL_GAIN, Drafter, NGramDrafter, StepCosts
 from tests.fakes import EOS, FILTERS, VOCAB_SIZE, ByteTokenizer, FakeBackend, make_plan, tiny_config
 
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
@@ -233,17 +233,17 @@ def test_guesses_end_with_the_pages_and_preempt_nobody() -> None:
 
 def test_costs_learn_what_rows_cost_here() -> None:
     """Whatever the table says: on a device whose rows are free the most is guessed, where they cost all, nothing."""
-    free, dear = StepCosts(), StepCosts()
+    free, dear = StepCosts(MODEL_GAIN), StepCosts(MODEL_GAIN)
     for _ in range(60):
         for rows in (1, 4, 8):
             free.note(rows, 0.01)
             dear.note(rows, 0.01 * rows)
-    assert free.length(0.6, rows=1) > StepCosts().length(0.6, rows=1) > 0
-    assert dear.length(0.95, rows=1) == 0
+    assert free.length([0.6] * MAX_DRAFT, rows=1) > StepCosts(MODEL_GAIN).length([0.6] * MAX_DRAFT, rows=1) > 0
+    assert dear.length([0.95] * MAX_DRAFT, rows=1) == 0
 
 
 def test_a_step_that_was_held_up_changes_little() -> None:
-    costs = StepCosts()
+    costs = StepCosts(MODEL_GAIN)
     for rows in (1, 4):
         costs.note(rows, 0.01 * COSTS[rows])
     before = costs[4]
@@ -251,9 +251,29 @@ def test_a_step_that_was_held_up_changes_little() -> None:
     assert before < costs[4] < 1.2 * before
 
 
+def test_what_was_dear_once_is_tried_again_when_nothing_is_guessed() -> None:
+    costs = StepCosts(MODEL_GAIN)
+    for rows in (1, *[4] * 20):
+        costs.note(rows, 0.01 * rows)
+    assert costs[4] > 3
+    for _ in range(600):
+        costs.note(1, 0.01)
+    assert costs[4] == pytest.approx(COSTS[4], rel=0.1)
+
+
+def test_each_number_of_rows_has_a_cost_of_its_own() -> None:
+    """On this device two rows are dear, and four are cheap; numbers that no step had follow the nearest."""
+    costs = StepCosts(MODEL_GAIN)
+    for _ in range(100):
+        for rows, cost in ((1, 1.0), (2, 3.0), (4, 1.2)):
+            costs.note(rows, 0.01 * cost)
+    assert [costs[2], costs[4]] == pytest.approx([3.0, 1.2], rel=0.05)
+    assert costs[5] < COSTS[5] and costs[12] < COSTS[12]
+
+
 def test_a_large_batch_is_not_guessed() -> None:
-    costs = StepCosts()
-    assert [costs.length(0.8, rows) > 0 for rows in (1, 2, 8)] == [True, True, False]
+    costs = StepCosts(MODEL_GAIN)
+    assert [costs.length([0.8] * MAX_DRAFT, rows) > 0 for rows in (1, 2, 8)] == [True, True, False]
 
 
 class Copyist(NGramDrafter):
@@ -295,6 +315,17 @@ def test_guesses_that_fail_end() -> None:
     request, backend = answered(Copyist(), answer, max_tokens=110)
     assert len(backend.batches) >= 110 - 8
     assert request.num_drafted <= 16
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_whose_guesses_all_fail_loses_next_to_nothing(seed: int) -> None:
+    """Long runs come again, so that the odds look good, and each ends before its first guess."""
+    rng = random.Random(seed)
+    run = list(range(10, 16))
+    answer = [i for _ in range(30) for i in (*run, rng.randrange(20, 250), rng.randrange(20, 250))]
+    request, _ = answered(Copyist(), answer, max_tokens=200)
+    lost = request.num_drafted / 3 * (COSTS[4] - 1) - request.num_accepted
+    assert lost <= LOSS * 200 + MAX_PROOF, f"seed {seed}"
 
 
 def test_an_answer_given_before_is_guessed_from_it() -> None:

@@ -25,7 +25,7 @@ from puna.plan import Plan
 from puna.progress import KeepingReporter
 from puna.request import FinishReason, Request, SamplingParams
 from puna.speculation import Drafter, NGramDrafter
-from puna.stored_pages import StoredPages, open_stored_pages, sources_digest
+from puna.stored_pages import LoadOrCompute, StoredPages, open_stored_pages, sources_digest
 from tests.conformance.test_backends import loaded, plan_of
 from tests.fakes import VOCAB_SIZE, ByteTokenizer, FakeBackend, SamplingBackend, make_plan, random_checkpoint, tiny_config
 
@@ -33,10 +33,10 @@ PAGE = 16  # tokens
 MODEL = tiny_config(vocab_size=VOCAB_SIZE)
 
 
-def store_in(folder: Path, backend: FakeBackend, plan: Plan, limit: int = 1 << 30) -> StoredPages:
+def store_in(folder: Path, backend: FakeBackend, plan: Plan, kind: type[StoredPages] = StoredPages) -> StoredPages:
     open_folder(folder)
-    store = PageStore(folder, key_of({}), backend.read_pages([0]).nbytes, limit)
-    return StoredPages(backend, plan, lambda is_needed: store)
+    store = PageStore(folder, key_of({}), backend.read_pages([0]).nbytes, 1 << 30)
+    return kind(backend, plan, lambda is_needed: store)
 
 
 class Start:
@@ -256,6 +256,42 @@ def test_generated_tokens_are_no_prompt_where_the_device_computes_them_otherwise
         assert fresh.run(prompt_of(1, 40) + answer, max_tokens=1).output_ids == request.output_ids
 
 
+@pytest.mark.parametrize("load_s", [0.0, 1e9], ids=["loading is cheap", "loading is dear"])
+def test_what_was_preempted_is_loaded_or_computed_by_what_costs_less(
+    tmp_path: Path, load_s: float, kind: Callable[..., FakeBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two requests that do not fit into the pages together, one of which must give way. The texts are the same."""
+    monkeypatch.setattr(LoadOrCompute, "loaded", lambda costs, seconds: None)
+    expected, rows, loaded = None, {}, {}
+    for folder in (None, tmp_path):
+        with Start(folder, kind(make_plan(num_pages=12)), num_pages=12) as it:
+            if it.stored is not None:
+                it.stored._costs.load_s = load_s
+            requests = [it.add(prompt_of(number, 70), max_tokens=50, ignore_eos=True) for number in (1, 2)]
+            while it.engine.has_work:
+                it.engine.step()
+                if it.stored is not None:
+                    it.wait()
+            rows[folder] = sum(len(batch.token_ids) for batch in it.backend.batches)
+            loaded[folder] = it.backend.num_written
+            expected = expected or [request.output_ids for request in requests]
+            assert [request.output_ids for request in requests] == expected
+    is_cheap = load_s == 0.0
+    assert rows[None] > 2 * (70 + 49), "one was preempted"
+    assert (loaded[tmp_path] > 0) == is_cheap and (rows[tmp_path] < rows[None]) == is_cheap
+
+
+def test_one_slow_read_does_not_end_loading() -> None:
+    costs = LoadOrCompute(load_s=0.001)
+    for seconds in (0.01, 0.01, 9.0, 0.01):
+        costs.computed(seconds)
+    costs.loaded(100.0)
+    assert costs.loads and costs.compute_s < 0.02 and costs.load_s < 0.002
+    for _ in range(40):
+        costs.loaded(100.0)
+    assert not costs.loads
+
+
 def test_loading_goes_in_pieces_beside_other_requests(tmp_path: Path) -> None:
     with Start(tmp_path) as it:
         expected = it.run(prompt_of(1)).output_ids
@@ -333,6 +369,51 @@ def test_a_full_disk_is_told_once_and_answers_go_on(tmp_path: Path, monkeypatch:
         for number in range(3):
             it.run(prompt_of(number))
     assert len(report.texts) == 1 and "No space left" in report.texts[0]
+
+
+def test_pages_wait_until_no_request_runs_unless_they_wait_long_or_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def saved(it: Start) -> int:
+        assert it.stored is not None
+        it.stored._do(lambda store: seen.set())
+        wait_for(seen)
+        seen.clear()
+        return len(list(tmp_path.rglob("*.kv")))
+
+    seen = threading.Event()
+    with Start(tmp_path, num_pages=100) as it:
+        it.add(prompt_of(1), max_tokens=40, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        assert saved(it) == 0
+        it.finish()
+        it.wait()
+        assert saved(it) == 7, "of the 128 tokens of the context, the last is not computed"
+    monkeypatch.setattr("puna.stored_pages.SAVE_AFTER_S", 0.0)
+    with Start(tmp_path, num_pages=100) as it:
+        it.add(prompt_of(2), max_tokens=10_000, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        while saved(it) < 7 + 6:
+            pass
+    before = len(list(tmp_path.rglob("*.kv")))
+    monkeypatch.setattr("puna.stored_pages.SAVE_AFTER_S", 1e9)
+    with Start(tmp_path, num_pages=16) as it:
+        it.add(prompt_of(3), max_tokens=40, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        while saved(it) < before + 2:  # more than a quarter waited
+            pass
+
+
+def test_a_prompt_that_was_cut_off_with_the_process_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Chunks of 20 tokens; what a killed process had computed is found, though the prompt never had its end."""
+    with Start(tmp_path, max_tokens=20) as it:
+        it.add(prompt_of(1))
+        for _ in range(4):
+            it.engine.step()
+        it.wait()
+        with Start(tmp_path, max_tokens=20) as other:
+            assert other.run(prompt_of(1)).num_cached == 80
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

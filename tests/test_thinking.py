@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.errors import UsageError
 from puna.llm import LLM
+from puna.progress import SILENT
 from puna.request import FinishReason, Request, SamplingParams, StepOutput
-from puna.thinking import TAGS, Thinking, ThinkTags, is_opened, switch, tags_of
+from puna.thinking import TAGS, Thinking, ThinkTags, place_in, switch, tags_of
 from puna.tokenizers import build_tokenizer
 from tests.fakes import (
     EOS,
@@ -232,19 +234,19 @@ def test_the_template_tells_whether_a_model_thinks_and_how_to_turn_it_off() -> N
 @pytest.mark.parametrize(
     ("template", "messages", "args", "expected"),
     [
-        (QWEN3, [("user", "Hi")], {}, False),
-        (QWEN3, [("user", "Hi")], {"enable_thinking": False}, False),
-        (QWEN3, [("user", "What does <think> mean?")], {}, False),
-        (R1, [("user", "Hi")], {}, True),
-        (R1, [("user", "What does </think> mean?")], {}, True),
-        (R1, [("user", "Hi"), ("assistant", "<think>so")], {}, True),
-        (R1, [("user", "Hi"), ("assistant", "<think>so</think>No")], {}, False),
+        (QWEN3, [("user", "Hi")], {}, "before"),
+        (QWEN3, [("user", "Hi")], {"enable_thinking": False}, "after"),
+        (QWEN3, [("user", "What does <think> mean?")], {}, "before"),
+        (R1, [("user", "Hi")], {}, "inside"),
+        (R1, [("user", "What does </think> mean?")], {}, "inside"),
+        (R1, [("user", "Hi"), ("assistant", "<think>so")], {}, "inside"),
+        (R1, [("user", "Hi"), ("assistant", "<think>so</think>No")], {}, "after"),
     ],
 )
-def test_what_the_prompt_opens(template: str, messages: list[tuple[str, str]], args: dict[str, Any], expected: bool) -> None:
+def test_what_the_prompt_opens(template: str, messages: list[tuple[str, str]], args: dict[str, Any], expected: str) -> None:
     tokenizer = build_tokenizer(small_bpe())
     ids = encode_chat([{"role": role, "content": text} for role, text in messages], tokenizer, template, template_args=args)
-    assert is_opened(ids, TAG, tokenizer) is expected
+    assert place_in(ids, TAG, tokenizer) == expected
 
 
 @pytest.mark.parametrize(
@@ -291,11 +293,11 @@ def test_a_chat_tells_reasoning_apart_and_a_continued_text_does_not(llm: LLM) ->
     assert apart.token_ids == whole.token_ids and (apart.reasoning, apart.text) == split_whole(whole.text, is_open=True)[:2]
 
 
-def test_a_constrained_answer_has_no_reasoning_also_where_the_prompt_opens_a_span(llm: LLM) -> None:
-    done = llm.chat("Hi", max_tokens=30, choice=["yes", "no"])
-    assert done.text in ("yes", "no") and done.reasoning is None
-    with pytest.raises(UsageError, match="a constrained answer has no thinking"):
-        llm.chat("Hi", choice=["yes", "no"], thinking_budget=3)
+def test_a_constrained_answer_follows_its_thoughts_which_a_budget_ends(llm: LLM) -> None:
+    done = llm.chat("Hi", max_tokens=30, choice=["yes", "no"], thinking_budget=3)
+    assert done.text in ("yes", "no") and done.reasoning is not None and done.is_reasoning_cut
+    whole = llm.chat("Hi", max_tokens=30, choice=["yes", "no"], separate_reasoning=False)
+    assert whole.text in ("yes", "no") and whole.reasoning is None
 
 
 def test_a_stream_says_which_part_each_piece_belongs_to(llm: LLM) -> None:
@@ -314,3 +316,21 @@ def test_a_model_that_does_not_think_never_comes_here(llm: LLM, monkeypatch: pyt
     monkeypatch.setattr(thinking_room.Thinking, "split", fail)
     done = llm.chat("Hi", max_tokens=5)
     assert done.reasoning is None and done.raw_text == done.text
+
+
+def test_a_real_model_in_the_forms_of_two_that_think(default_model: Path) -> None:
+    """SmolLM2 does not think; after R1's prompt, which opens a span, whatever it writes is reasoning until the budget ends it."""
+    with LLM(default_model, device="cpu", threads=1, max_context=512, report=SILENT) as llm:
+        assert llm.chat("What is 2 + 3?", max_tokens=4).reasoning is None
+        for template, budget in ((R1, None), (R1, 0), (R1, 16), (QWEN3, 16)):
+            llm.chat_template = template
+            stream = llm.chat_stream("What is 2 + 3? Think first.", max_tokens=40, thinking_budget=budget, ignore_eos=True)
+            pieces, done = list(stream), stream.completion
+            told = "".join(piece.reasoning for piece in pieces), "".join(piece.text for piece in pieces)
+            assert told == (done.reasoning or "", done.text)
+            if template is QWEN3:  # it opens none itself
+                assert done.reasoning is None and done.text
+            elif budget is None:
+                assert done.reasoning and not done.is_reasoning_cut
+            else:
+                assert done.is_reasoning_cut and budget < done.num_reasoning_tokens <= budget + 5

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,6 +164,19 @@ def speeds(completion: Completion, load_s: float, first_after_start_s: float | N
         "decode_tokens_per_s": round(timing.decode_per_s, 2),
         "time_to_first_token_s": round(timing.first_token_s, 4) if completion.token_ids else None,
         "first_token_after_process_start_s": None if first_after_start_s is None else round(first_after_start_s, 4),
+    }
+
+
+def speeds_of_several(choices: Sequence[Completion]) -> dict[str, Any]:
+    """Of the statistics, those that several answers have together."""
+    total_s = max(one.timing.total_s for one in choices) - min(one.timing.first_token_s for one in choices)
+    after_first = sum(len(one.token_ids) for one in choices) - len(choices)
+    return {
+        "prefill_tokens_per_s": round(max(one.timing.prefill_per_s for one in choices), 2),  # of the one that computed the prompt
+        "output_tokens": after_first + len(choices),
+        "drafted_tokens": sum(one.timing.num_drafted for one in choices),
+        "accepted_tokens": sum(one.timing.num_accepted for one in choices),
+        "decode_tokens_per_s": round(after_first / total_s, 2) if total_s > 0 else 0.0,
     }
 
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from puna.cli.options import Whole, engine_config, engine_options, json_option, refuse_vram_without_gpu
+from puna.cli.options import (
+    OUTPUT,
+    HeadedCommand,
+    Whole,
+    engine_config,
+    engine_options,
+    json_option,
+    option,
+    refuse_vram_without_gpu,
+    under,
+)
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
@@ -32,13 +42,16 @@ TTFT_PROMPT = 32  # tokens
 SHARES = "The shares are of what this machine reached just now: arithmetic limits prompts, memory limits answers."
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("model", required=False)
-@click.option("--prompt-tokens", type=Whole(1), default=512, metavar="N", help="Time the reading of a prompt of N tokens [512].")
-@click.option("--decode-tokens", type=Whole(2), default=128, metavar="N", help="Time the writing of an answer of N tokens [128].")
-@click.option("--repeat", type=Whole(1), default=3, metavar="N", help="Run each N times, report the median [3].")
+@under(
+    "What to time",
+    option("--prompt-tokens", type=Whole(1), default=512, metavar="N", help="Reading a prompt of N tokens [512]."),
+    option("--decode-tokens", type=Whole(2), default=128, metavar="N", help="Writing an answer of N tokens [128]."),
+    option("--repeat", type=Whole(1), default=3, metavar="N", help="Run each N times, report the median [3]."),
+)
 @engine_options
-@json_option
+@under(OUTPUT, json_option)
 def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
     """Measure how fast the model reads a prompt and writes an answer (of random tokens), and the share of what the machine can
     reach."""

@@ -16,6 +16,9 @@ from puna.cli.conversation import Conversation, quoted
 from puna.cli.fetch import Confirm, by_line
 from puna.cli.interrupts import INTERRUPTED
 from puna.cli.options import (
+    MODEL,
+    OUTPUT,
+    HeadedCommand,
     Utf8,
     announce_template,
     cache_options,
@@ -23,7 +26,9 @@ from puna.cli.options import (
     engine_options,
     json_option,
     load_model,
+    lora_name_option,
     no_thinking_option,
+    option,
     sampling_options,
     sampling_params,
     sampling_settings,
@@ -31,6 +36,7 @@ from puna.cli.options import (
     template_arg_option,
     template_option,
     tokenizer_option,
+    under,
 )
 from puna.cli.prompt_format import PLACEHOLDER, PromptFormat
 from puna.cli.saved_chats import Autosave, SavedChat, newest
@@ -49,21 +55,24 @@ SPOKEN = re.compile(r"[^\W\d_]+|.*\s.*", re.DOTALL)
 KEPT = " puna chat --continue resumes it."
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL]")
-@click.option("--continue", "resume", is_flag=True, help="Continue the conversation that was saved last.")
-@click.option("--no-save", is_flag=True, help="Do not save this conversation.")
-@click.option("--raw", is_flag=True, help="Use no chat template, and send each message alone: for base models.")
-@click.option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].')
-@system_option
-@template_option
-@template_arg_option
-@no_thinking_option
+@under(
+    "Conversation",
+    option("--continue", "resume", is_flag=True, help="Continue the conversation that was saved last."),
+    system_option,
+    option("--no-save", is_flag=True, help="Do not save this conversation."),
+    no_thinking_option,
+    template_option,
+    template_arg_option,
+    option("--raw", is_flag=True, help="Send each message alone, without a template."),
+    option("--prompt-format", type=Utf8(), metavar="TEXT", help=r'With --raw, such as "Q: {prompt}\nA:" [{prompt}].'),
+)
 @sampling_options
 @engine_options
+@under(MODEL, tokenizer_option, lora_name_option)
 @cache_options
-@tokenizer_option
-@json_option
+@under(OUTPUT, json_option)
 def command(
     words: tuple[str, ...], resume: bool, no_save: bool, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any
 ) -> int:

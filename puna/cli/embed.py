@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import Whole, engine_options, json_option, load_model, split_model, tokenizer_option
+from puna.cli.options import (
+    MODEL,
+    OUTPUT,
+    HeadedCommand,
+    Whole,
+    engine_options,
+    json_option,
+    load_model,
+    lora_name_option,
+    option,
+    split_model,
+    tokenizer_option,
+    under,
+)
 from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 from puna.units import counted
@@ -16,15 +29,18 @@ if TYPE_CHECKING:
     from puna.llm import LLM
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] TEXT")
-@click.option("--lines", is_flag=True, help="Each line of TEXT is a text of its own; empty lines are skipped.")
-@click.option("--pooling", metavar="WAY", help="mean, last or cls [as the model's files say, else last].")
-@click.option("--dimensions", type=Whole(), metavar="N", help="Keep only the first N numbers [all].")
-@click.option("--raw-length", is_flag=True, help="Do not scale the embedding to length 1.")
+@under(
+    "Embeddings",
+    option("--lines", is_flag=True, help="Each line of TEXT is a text; skips empty ones."),
+    option("--pooling", metavar="WAY", help="mean, last or cls [the model's own, else last]."),
+    option("--dimensions", type=Whole(), metavar="N", help="Keep only the first N numbers [all]."),
+    option("--raw-length", is_flag=True, help="Do not scale the embedding to length 1."),
+)
 @engine_options
-@tokenizer_option
-@json_option
+@under(MODEL, tokenizer_option, lora_name_option)
+@under(OUTPUT, json_option)
 def command(
     words: tuple[str, ...],
     lines: bool,
@@ -42,7 +58,8 @@ def command(
     with llm:
         started = time.perf_counter()
         prompts = [llm.encode(one) for one in texts]
-        found = llm.embed(prompts, pooling=pooling, normalize=not raw_length, dimensions=dimensions)  # type: ignore[arg-type]
+        own = {"pooling": pooling, "normalize": not raw_length, "dimensions": dimensions, "lora_name": flags["lora_name"]}
+        found = llm.embed(prompts, **own)
         seconds = time.perf_counter() - started
         rows = [[float(f"{number:.9g}") for number in row.tolist()] for row in found]  # nine digits are a whole float32
         counts = [len(prompt) for prompt in prompts]

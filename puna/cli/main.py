@@ -18,7 +18,7 @@ import click
 import puna
 from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
-from puna.cli.usage import in_words, no_command
+from puna.cli.usage import in_flags, in_words, no_command
 from puna.errors import DeviceError, PunaError, Terminated, first_line
 
 # Name -> its module, and its line in `puna --help`.
@@ -26,6 +26,7 @@ COMMANDS = {
     "pull": ("puna.cli.pull", "Fetch a model into the cache."),
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
+    "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
@@ -35,6 +36,8 @@ COMMANDS = {
     "inspect": ("puna.cli.inspect", "Show what is in a model: sizes, tensors, tokenizer, template."),
     "convert": ("puna.cli.convert", "Write a model in another format, quantised or not."),
     "embed": ("puna.cli.embed", "Print the embeddings of texts: vectors for search."),
+    "rerank": ("puna.cli.rerank", "Sort documents by how well they answer a query."),
+    "score": ("puna.cli.score", "Show how likely each of several texts is after a prompt."),
     "cache": ("puna.cli.cache", "Show or empty what --cache-dir keeps."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
@@ -83,10 +86,8 @@ def is_question(word: str) -> bool:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
-    """Run LLaMA-family models on this machine: puna "What is a llama?"
-
-    MODEL: a file, a folder, a name in the cache, or hf:OWNER/REPO/FILE.gguf; without it, a small default model. Every
-    command has --json and --help; puna --version shows the version.
+    """Run LLaMA-family models: puna "What is a llama?" MODEL is a file, a folder, a name in the cache, or
+    hf:OWNER/REPO/FILE.gguf [a small default model]. Each command has --json and --help; puna --version shows the version.
     """
 
 
@@ -119,7 +120,7 @@ def run(arguments: list[str] | None = None) -> int:
     except click.UsageError as error:
         return explain(in_words(error, *_called(words), words))
     except (PunaError, click.ClickException, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
-        return explain(error)
+        return explain(error, _called(words)[0])
     return code if isinstance(code, int) else 0
 
 
@@ -149,12 +150,13 @@ def _shortened(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ..."
 
 
-def explain(error: BaseException) -> int:
-    """Print an error for a person; return the exit code."""
+def explain(error: BaseException, command: click.Command | None = None) -> int:
+    """Print an error of a command for a person; return the exit code."""
     match error:
         case PunaError():
             if not _is_printed_by_rank_0(error):
-                tell(f"puna{_rank_suffix()}: {_shortened(error.message)}", error.hint)
+                message, hint = (in_flags(text, command) for text in (error.message, error.hint))
+                tell(f"puna{_rank_suffix()}: {_shortened(message)}", hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
             click.echo(error.message, err=True)

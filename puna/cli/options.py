@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -115,140 +116,176 @@ def _flag(param: click.Parameter | None, otherwise: str) -> str:
     return f"{first} ({', '.join(others)})" if others else first
 
 
+class HeadedOption(click.Option):
+    """An option that `HeadedCommand` lists under a heading."""
+
+    heading = "Options"
+
+
+class HeadedCommand(click.Command):
+    """A command whose help lists its options under headings, in the order in which they were added."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = dict[str, list[tuple[str, str]]]()
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                heading = param.heading if isinstance(param, HeadedOption) else OUTPUT
+                sections.setdefault(heading, []).append((f"{record[0]:<{USAGE_WIDTH}}", record[1]))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=USAGE_WIDTH)
+
+
+USAGE_WIDTH = 25  # cells of "--template-arg NAME=VALUE"; a longer one has its text on the next line
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+option = partial(click.option, cls=HeadedOption)
+
+# The help has 49 columns for the text of an option, so that each is one line.
+_ANSWER = (
+    option("-n", "--max-tokens", type=Sampling(), metavar="N", help="Generate at most N tokens [256; chat 1024]."),
+    option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
+    option("--timeout", type=Sampling(), metavar="S", help="End after S seconds, with the text so far."),
+    option("--thinking-budget", type=Sampling(), metavar="N", help="End its thinking after N tokens [no limit]."),
+    option("--context-shift", is_flag=True, default=None, help="Full context: drop the older half and go on."),
+    option("--num-keep", type=Sampling(), metavar="N", help="--context-shift keeps the first N tokens [0]."),
+    option("--min-tokens", type=Sampling(), metavar="N", help="Do not end before N tokens [0]."),
+    option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
+    option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
+    option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
+)
 _SAMPLING = (
-    click.option("-n", "--max-tokens", type=Sampling(), metavar="N", help="Generate at most N tokens [256; chat 1024]."),
-    click.option("--min-tokens", type=Sampling(), metavar="N", help="Do not end before N tokens [0]."),
-    click.option(
-        "--temperature", type=Sampling(), metavar="T", help="Above 0: sample; 0: take the likeliest token [0; chat 0.7]."
-    ),
-    click.option("--top-k", type=Sampling(), metavar="K", help="Sample from the K most likely tokens [0: off]."),
-    click.option(
-        "--top-p", type=Sampling(), metavar="P", help="Sample from the tokens that together reach P [1: off; chat 0.95]."
-    ),
-    click.option("--min-p", type=Sampling(), metavar="P", help="Drop tokens below P times the best probability [0: off]."),
-    click.option("--typical-p", type=Sampling(), metavar="P", help="Sample from the most typical tokens, up to P [1: off]."),
-    click.option("--top-n-sigma", type=Sampling(), metavar="N", help="Drop logits N deviations below the best [0: off]."),
-    click.option("--xtc-probability", type=Sampling(), metavar="P", help="How often XTC drops the likeliest tokens [0: off]."),
-    click.option("--xtc-threshold", type=Sampling(), metavar="P", help="What XTC calls likely [0.1]."),
-    click.option("--dynatemp-range", type=Sampling(), metavar="X", help="Vary the temperature by up to X [0: off]."),
-    click.option("--dynatemp-exponent", type=Sampling(), metavar="X", help="How it follows the entropy [1]."),
-    click.option("--mirostat", type=Sampling(), metavar="N", help="2: mirostat 2 instead of top-k, top-p ... [0: off]."),
-    click.option("--mirostat-tau", type=Sampling(), metavar="X", help="Mean surprise that mirostat aims at, in bits [5]."),
-    click.option("--mirostat-eta", type=Sampling(), metavar="X", help="How fast mirostat adapts [0.1]."),
-    click.option("--adaptive-target", type=Sampling(), metavar="P", help="Prefer tokens near this probability [-1: off]."),
-    click.option("--adaptive-decay", type=Sampling(), metavar="X", help="How long adaptive-p remembers [0.9]."),
-    click.option("--samplers", type=Utf8(), metavar="A;B;...", help="The filters that run, in order [llama.cpp's]."),
-    click.option(
-        "--repetition-penalty", type=Sampling(), metavar="X", help="Above 1: avoid tokens of prompt and answer [1: off]."
-    ),
-    click.option("--presence-penalty", type=Sampling(), metavar="X", help="Avoid tokens that the answer has [0: off]."),
-    click.option("--frequency-penalty", type=Sampling(), metavar="X", help="The same, by how often they occur [0: off]."),
-    click.option("--penalty-last-n", type=Sampling(), metavar="N", help="Penalties count the last N tokens [-1: all]."),
-    click.option("--dry-multiplier", type=Sampling(), metavar="X", help="Above 0: avoid to continue repetitions [0: off]."),
-    click.option("--dry-base", type=Sampling(), metavar="X", help="How the DRY penalty grows with their length [1.75]."),
-    click.option("--dry-allowed-length", type=Sampling(), metavar="N", help="Shorter repetitions are allowed [2]."),
-    click.option("--dry-penalty-last-n", type=Sampling(), metavar="N", help="DRY looks back N tokens; -1: all [64]."),
-    click.option(
+    option("--temperature", type=Sampling(), metavar="T", help="0: the likeliest; above: draw [0; chat 0.7]."),
+    option("--top-p", type=Sampling(), metavar="P", help="Tokens that together reach P [1; chat 0.95]."),
+    option("--top-k", type=Sampling(), metavar="K", help="Draw from the K most likely tokens [0: off]."),
+    option("--min-p", type=Sampling(), metavar="P", help="Drop tokens below P times the best one [0: off]."),
+    option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
+    option("--sampling-defaults", metavar="WHOSE", help="puna, or model: as its files suggest [model]."),
+    option("--typical-p", type=Sampling(), metavar="P", help="Draw from the most typical, up to P [1: off]."),
+    option("--top-n-sigma", type=Sampling(), metavar="N", help="Drop logits N deviations below the best [0: off]."),
+    option("--xtc-probability", type=Sampling(), metavar="P", help="How often XTC drops the likeliest [0: off]."),
+    option("--xtc-threshold", type=Sampling(), metavar="P", help="What XTC calls likely [0.1]."),
+    option("--dynatemp-range", type=Sampling(), metavar="X", help="Vary the temperature by up to X [0: off]."),
+    option("--dynatemp-exponent", type=Sampling(), metavar="X", help="How it follows the entropy [1]."),
+    option("--mirostat", type=Sampling(), metavar="N", help="2: mirostat 2 in place of top-k ... [0: off]."),
+    option("--mirostat-tau", type=Sampling(), metavar="X", help="Bits of surprise that it aims at [5]."),
+    option("--mirostat-eta", type=Sampling(), metavar="X", help="How fast it adapts [0.1]."),
+    option("--adaptive-target", type=Sampling(), metavar="P", help="Prefer tokens near this probability [-1: off]."),
+    option("--adaptive-decay", type=Sampling(), metavar="X", help="How long adaptive-p remembers [0.9]."),
+    option("--samplers", type=Utf8(), metavar="A;B;...", help="The filters that run, in order [llama.cpp's]."),
+)
+_PENALTIES = (
+    option("--repetition-penalty", type=Sampling(), metavar="X", help="Avoid tokens of prompt and answer [1: off]."),
+    option("--presence-penalty", type=Sampling(), metavar="X", help="Avoid tokens that the answer has [0: off]."),
+    option("--frequency-penalty", type=Sampling(), metavar="X", help="The same, by how often they occur [0: off]."),
+    option("--penalty-last-n", type=Sampling(), metavar="N", help="Penalties count the last N tokens [-1: all]."),
+    option("--dry-multiplier", type=Sampling(), metavar="X", help="Above 0: DRY avoids repetitions [0: off]."),
+    option("--dry-base", type=Sampling(), metavar="X", help="How it grows with their length [1.75]."),
+    option("--dry-allowed-length", type=Sampling(), metavar="N", help="Shorter repetitions are allowed [2]."),
+    option("--dry-penalty-last-n", type=Sampling(), metavar="N", help="DRY looks back N tokens; -1: all [64]."),
+    option(
         "--dry-sequence-breaker",
         "dry_sequence_breakers",
         multiple=True,
         type=Utf8(),
         metavar="TEXT",
-        help="No repetition reaches over this text; repeatable.",
+        help="No repetition reaches over TEXT; repeatable.",
     ),
-    click.option(
-        "--banned-string", "banned_strings", multiple=True, type=Utf8(), metavar="TEXT", help="Never write this; repeatable."
-    ),
-    click.option("--bad-words-ids", multiple=True, metavar="ID,ID", help="Never write these tokens in a row; repeatable."),
-    click.option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
-    click.option(
-        "--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this token; repeatable."
-    ),
-    click.option("--seed", type=Sampling(), metavar="N", help="Draw the same tokens each time."),
-    click.option("--stop", multiple=True, type=Utf8(), metavar="TEXT", help="Stop before this text; repeatable."),
-    click.option("--stop-id", "stop_ids", multiple=True, type=Whole(), metavar="ID", help="Stop at this token; repeatable."),
-    click.option("--include-stop-str-in-output", is_flag=True, default=None, help="Keep the stop text at the end of the answer."),
-    click.option(
-        "--context-shift", is_flag=True, default=None, help="In a full context, drop the older half and go on [stop there]."
-    ),
-    click.option("--num-keep", type=Sampling(), metavar="N", help="With --context-shift: never drop the first N tokens [0]."),
-    click.option("--thinking-budget", type=Sampling(), metavar="N", help="End the model's thinking after N tokens [no limit]."),
-    click.option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this adapter of --lora-modules."),
-    click.option("--timeout", type=Sampling(), metavar="S", help="End after S seconds, with the text so far."),
-    click.option("--ignore-eos", is_flag=True, default=None, help="Do not stop at the model's end-of-text token."),
-    click.option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="Answer with JSON that follows this JSON schema."),
-    click.option("--json-object", is_flag=True, default=None, help="Answer with a JSON object."),
-    click.option("--regex", type=Utf8(), metavar="REGEX", help="Answer with a text that matches REGEX as a whole."),
-    click.option("--choice", multiple=True, type=Utf8(), metavar="TEXT", help="Answer with one of these texts; repeatable."),
-    click.option("--grammar", type=Utf8(), metavar="FILE", help="Answer with what a grammar allows (Lark or GBNF)."),
-    click.option(
-        "--sampling-defaults", metavar="WHOSE", help="Take unset flags from the model's files (model) or not (puna) [model]."
-    ),
+    option("--banned-string", "banned_strings", multiple=True, type=Utf8(), metavar="TEXT", help="Never write this; repeatable."),
+    option("--bad-words-ids", multiple=True, metavar="ID,ID", help="Never write these in a row; repeatable."),
+    option("--suppress-id", "suppress_ids", multiple=True, type=Whole(), metavar="ID", help="Never sample this; repeatable."),
+    option("--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit; repeatable."),
 )
-
-_ENGINE = (
-    click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ..., or torch (PyTorch on the CPU)."),
-    click.option("--require-gpu", is_flag=True, default=None, help="Fail if no GPU can be used."),
-    click.option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
-    click.option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: as in the file if they fit]."),
-    click.option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
-    click.option("--max-context", type=Whole(), metavar="N", help="Limit prompt and answer to N tokens [0: the model's limit]."),
-    click.option("--kv-type", metavar="TYPE", help="Type of the K/V cache: auto, bf16, f16, f32 or int8."),
-    click.option("--lora", multiple=True, metavar="PATH[=SCALE]", help="Merge a LoRA adapter into the weights; repeatable."),
-    click.option(
-        "--lora-modules", multiple=True, metavar="NAME=PATH", help="Load a LoRA adapter that --lora-name chooses; repeatable."
-    ),
-    click.option("--speculation", metavar="HOW", help="Check guesses, for speed: auto, off or ngram [auto: ngram on a CPU]."),
-    click.option("--draft-model", type=Utf8(), metavar="MODEL", help="A small model of the same vocabulary guesses tokens."),
+_FORM = (
+    option("--json-schema", type=Utf8(), metavar="FILE|TEXT", help="JSON that follows this JSON schema."),
+    option("--json-object", is_flag=True, default=None, help="A JSON object."),
+    option("--regex", type=Utf8(), metavar="REGEX", help="A text that REGEX matches as a whole."),
+    option("--choice", multiple=True, type=Utf8(), metavar="TEXT", help="One of these texts; repeatable."),
+    option("--grammar", type=Utf8(), metavar="FILE|TEXT", help="What a grammar allows (Lark or GBNF)."),
+)
+_DEVICE = (
+    option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, torch (PyTorch, CPU) ..."),
+    option("--max-context", type=Whole(), metavar="N", help="Tokens of prompt and answer [0: what fits]."),
+    option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
+    option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: what fits]."),
+    option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
+    option("--kv-type", metavar="TYPE", help="K and V in: auto, bf16, f16, f32 or int8."),
+    option("--require-gpu", is_flag=True, default=None, help="Fail if no GPU can be used."),
+    option("--speculation", metavar="HOW", help="Check guesses: auto, off, ngram [auto: on a CPU]."),
+    option("--draft-model", type=Utf8(), metavar="MODEL", help="A small model of its vocabulary guesses tokens."),
+)
+_ADAPTERS = (
+    option("--lora", multiple=True, metavar="PATH[=SCALE]", help="Merge a LoRA adapter into it; repeatable."),
+    option("--lora-modules", multiple=True, metavar="NAME=PATH", help="Load one for --lora-name; repeatable."),
 )
 
 cache_dir_option = click.option(
     "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here for later starts [nowhere]."
 )
 _CACHE = (
-    cache_dir_option,
-    click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
-    click.option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share cached prompts only with runs of the same salt."),
+    option("--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here [nowhere]."),
+    option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
+    option("--cache-salt", type=Utf8(), metavar="TEXT", help="Share them only with runs of the same salt."),
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-tokenizer_option = click.option(
-    "--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder, if the model has none."
+json_option = option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+tokenizer_option = option(
+    "--tokenizer", type=click.Path(path_type=Path), metavar="PATH", help="Tokenizer file or folder, if it has none."
 )
-template_option = click.option("--template", metavar="NAME", help="Chat template: llama2, llama3 or chatml [the model's own].")
-template_arg_option = click.option(
+lora_name_option = option("--lora-name", type=Utf8(), metavar="NAME", help="Answer with this one of --lora-modules.")
+template_option = option("--template", metavar="NAME", help="llama2, llama3 or chatml [the model's own].")
+template_arg_option = option(
     "--template-arg",
     "template_args",
     multiple=True,
     type=Utf8(),
     metavar="NAME=VALUE",
-    help="Set a variable of the chat template, such as enable_thinking=false; repeatable.",
+    help="Set a template variable; repeatable.",
 )
-no_thinking_option = click.option("--no-thinking", is_flag=True, help="Let the model answer without thinking first.")
-system_option = click.option("--system", type=Utf8(), metavar="TEXT", help="System message.")
+no_thinking_option = option("--no-thinking", is_flag=True, help="Let the model answer without thinking first.")
+system_option = option("--system", type=Utf8(), metavar="TEXT", help="System message.")
+
+
+def under(heading: str, *options: Callable[[F], F]) -> Callable[[F], F]:
+    """Add options that the help lists together, under a heading."""
+
+    def add(function: F) -> F:
+        for one in reversed(options):
+            function = one(function)
+            vars(function)["__click_params__"][-1].heading = heading
+        return function
+
+    return add
+
+
+PROMPT, MODEL, OUTPUT = "Prompt", "Model", "Output"
 
 
 def sampling_options(function: F) -> F:
     """Add the flags of SamplingParams."""
-    return _add(_SAMPLING, function)
+    for heading, options in reversed(_OF_A_REQUEST.items()):
+        function = under(heading, *options)(function)
+    return function
+
+
+_OF_A_REQUEST = {
+    "Answer": _ANSWER,
+    "Sampling": _SAMPLING,
+    "Penalties and bans": _PENALTIES,
+    "Form of the answer": _FORM,
+}
 
 
 def engine_options(function: F) -> F:
     """Add the flags of EngineConfig."""
-    return _add(_ENGINE, function)
+    return under("Device and memory", *_DEVICE)(under(MODEL, *_ADAPTERS)(function))
 
 
 def cache_options(function: F) -> F:
     """Add the flags of the prefix cache on disk."""
-    return _add(_CACHE, function)
-
-
-def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return under("Cache", *_CACHE)(function)
 
 
 def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
@@ -263,19 +300,31 @@ def sampling_settings(flags: dict[str, Any]) -> dict[str, Any]:
         given["bad_words_ids"] = list(map(_parse_ids, given["bad_words_ids"]))
     if "json_schema" in given and not given["json_schema"].lstrip().startswith("{"):
         given["json_schema"] = _text_of("--json-schema", given["json_schema"])
-    if "grammar" in given:
+    if "grammar" in given and not GRAMMAR_TEXT.search(given["grammar"]):
         given["grammar"] = _text_of("--grammar", given["grammar"])
     SamplingParams(**given)
     return given
 
 
+GRAMMAR_TEXT = re.compile(r"::=|^\s*start\s*:", re.MULTILINE)  # GBNF's rules, Lark's first rule; no file name has them
+MAX_SHOWN = 80  # characters of a path; a longer one is hardly a path
+INLINE = {
+    "--json-schema": "A text that begins with { is taken as the schema itself.",
+    "--grammar": 'A text with a rule, such as root ::= "yes" | "no" or start: "yes", is taken as the grammar itself.',
+}
+
+
 def _text_of(flag: str, path: str) -> str:
+    """The text of a file. UsageError, which says how to give the text itself, if it cannot be read."""
+    hint = f"Give the path of a file. {INLINE[flag]}"
     if not path:
-        raise UsageError(f"{flag} is empty", hint="Give the path of a file.")
+        raise UsageError(f"{flag} is empty", hint=hint)
     try:
         return Path(path).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{flag} {path} cannot be read: {first_line(error)}", hint="Give the path of a file.") from None
+        shown = path if len(path) <= MAX_SHOWN else path[:MAX_SHOWN] + " ..."
+        reason = error.strerror if len(path) > MAX_SHOWN and isinstance(error, OSError) and error.strerror else first_line(error)
+        raise UsageError(f"{flag} {shown} cannot be read: {reason}", hint=hint) from None
 
 
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.
@@ -474,7 +523,13 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
     )
 
 
-COMMAND_OF = {"PROMPT": "puna run", "TEXT": "puna tokenize", "text to embed": "puna embed"}
+COMMAND_OF = {
+    "PROMPT": "puna run",
+    "TEXT": "puna tokenize",
+    "text to embed": "puna embed",
+    "prompt of the options": "puna score",
+    "QUERY": "puna rerank",
+}
 
 
 def _parse_ids(text: str) -> list[int]:

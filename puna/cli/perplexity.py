@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import Whole, engine_options, json_option, load_model, tokenizer_option
+from puna.cli.options import (
+    MODEL,
+    OUTPUT,
+    HeadedCommand,
+    Whole,
+    engine_options,
+    json_option,
+    load_model,
+    option,
+    tokenizer_option,
+    under,
+)
 from puna.cli.standard_input import read_all
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
 from puna.errors import UsageError
@@ -21,14 +32,17 @@ if TYPE_CHECKING:
     from puna.perplexity import Perplexity
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] FILE")
-@click.option("--context", type=Whole(low=4), metavar="N", help="Tokens of a chunk or window [512].")
-@click.option("--stride", type=Whole(low=1), metavar="N", help="Slide a window by N tokens, as transformers does [chunks].")
-@click.option("--chunks", type=Whole(low=1), metavar="N", help="Score only the first N chunks or windows [all].")
+@under(
+    "Windows",
+    option("--context", type=Whole(low=4), metavar="N", help="Tokens of a chunk or window [512]."),
+    option("--stride", type=Whole(low=1), metavar="N", help="Slide a window by N, as transformers [chunks]."),
+    option("--chunks", type=Whole(low=1), metavar="N", help="Score only the first N chunks or windows [all]."),
+)
 @engine_options
-@tokenizer_option
-@json_option
+@under(MODEL, tokenizer_option)
+@under(OUTPUT, json_option)
 def command(
     words: tuple[str, ...], context: int | None, stride: int | None, chunks: int | None, as_json: bool, **flags: Any
 ) -> None:

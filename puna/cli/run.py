@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +15,10 @@ from puna.cli import answer
 from puna.cli.interrupts import INTERRUPTED
 from puna.cli.keyboard import unechoed
 from puna.cli.options import (
+    MODEL,
+    OUTPUT,
+    PROMPT,
+    HeadedCommand,
     Sampling,
     Utf8,
     announce_template,
@@ -20,7 +26,9 @@ from puna.cli.options import (
     engine_options,
     json_option,
     load_model,
+    lora_name_option,
     no_thinking_option,
+    option,
     sampling_options,
     sampling_params,
     sampling_settings,
@@ -29,31 +37,46 @@ from puna.cli.options import (
     template_arg_option,
     template_option,
     tokenizer_option,
+    under,
 )
 from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.completion import Completion
     from puna.llm import LLM, Stream
     from puna.request import SamplingParams
 
+SEVERAL = "Several answers"
 
-@click.command()
+
+@click.command(cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] PROMPT")
-@click.option("--raw", is_flag=True, help="Continue the text as it is, without a chat template.")
-@click.option("--suffix", type=Utf8(), metavar="TEXT", help="Fill in between PROMPT and TEXT (code models).")
-@system_option
-@template_option
-@template_arg_option
-@no_thinking_option
+@under(
+    PROMPT,
+    system_option,
+    option("--raw", is_flag=True, help="Continue the text as it is, without a template."),
+    option("--suffix", type=Utf8(), metavar="TEXT", help="Fill in between PROMPT and TEXT (code models)."),
+    no_thinking_option,
+    template_option,
+    template_arg_option,
+)
 @sampling_options
-@click.option("--logprobs", type=Sampling(), metavar="N", help="Show log-probabilities, and the N likeliest tokens.")
-@click.option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters.")
+@under(
+    SEVERAL,
+    option("--n", type=Sampling(), metavar="N", help="Answer N times; the prompt is computed once [1]."),
+    option("--best-of", type=Sampling(), metavar="N", help="Answer N times, show the --n most likely ones."),
+)
 @engine_options
+@under(MODEL, tokenizer_option, lora_name_option)
 @cache_options
-@tokenizer_option
-@json_option
+@under(
+    OUTPUT,
+    json_option,
+    option("--logprobs", type=Sampling(), metavar="N", help="Log-probabilities, and the N likeliest tokens."),
+    option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters."),
+)
 def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> int:
     """Answer PROMPT (- reads standard input). The answer goes to stdout, timing to stderr."""
     model, prompt = split_model(words, "PROMPT")
@@ -75,7 +98,8 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
             announce_template(llm, report)
     load_s = time.perf_counter() - started
     with llm, unechoed():
-        return _answer(llm, _open_stream(llm, prompt, suffix, raw, flags["system"], params), load_s, as_json)
+        stream = _open_stream(llm, prompt, suffix, raw, flags["system"], params)
+        return _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
 
 
 def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: str | None, params: SamplingParams) -> Stream:
@@ -88,31 +112,51 @@ def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: s
     return llm.chat_stream([*messages, {"role": "user", "content": prompt}], params)
 
 
-def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool) -> int:
+def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool, is_several: bool) -> int:
     """Print the answer and its statistics; return the exit code."""
-    first, is_interrupted = 0.0, False
+    first, is_interrupted, is_streamed = 0.0, False, not (as_json or is_several)
     try:
         with stream:
-            first = answer.stream_text(stream, None if as_json else sys.stdout).first_token
+            first = answer.stream_text(stream, sys.stdout if is_streamed else None).first_token
     except KeyboardInterrupt:
         is_interrupted = True
     finally:
-        if not as_json:
+        if is_streamed:
             answer.end_line()
     completion = stream.completion
     if is_interrupted:
         tell(answer.interrupted(completion))
         return INTERRUPTED
-    answer.require_success(completion)
+    choices = completion.choices if is_several else (completion,)
+    for one in choices:
+        answer.require_success(one)
     facts = answer.speeds(completion, load_s, first - answer.process_started() if first else None)
+    if is_several:
+        facts |= answer.speeds_of_several(choices)
     if as_json:
-        print_json({"model": shown_path(llm.path), **answer.completion_facts(completion, llm.tokenizer), "stats": facts})
+        print_json({"model": shown_path(llm.path), **_facts(llm, choices), "stats": facts})
     else:
-        answer.tell_logprobs(completion, llm.tokenizer)
-    tell(
-        *answer.speeds_lines(facts),
-        answer.told_of_reasoning(completion),
-        answer.told_of_shift(completion),
-        answer.cut_short(completion, llm),
+        _show(llm, choices, is_streamed)
+    told = (
+        said(one)
+        for said in (answer.told_of_reasoning, answer.told_of_shift, partial(answer.cut_short, llm=llm))
+        for one in choices
     )
+    tell(*answer.speeds_lines(facts), *dict.fromkeys(told))
     return 0
+
+
+def _facts(llm: LLM, choices: Sequence[Completion]) -> dict[str, Any]:
+    """The first answer as JSON types and, if there are several, all of them as "choices"."""
+    each = [answer.completion_facts(one, llm.tokenizer) for one in choices]
+    return each[0] if len(each) == 1 else each[0] | {"choices": each}
+
+
+def _show(llm: LLM, choices: Sequence[Completion], is_streamed: bool) -> None:
+    """Print what is not printed yet: answers, each under its number if there are several, and log-probabilities."""
+    for number, one in enumerate(choices, 1):
+        if len(choices) > 1:
+            print(f"[{number} of {len(choices)}]")
+        if not is_streamed:
+            print(answer.whole_characters(one.text, one.finish_reason), flush=True)
+        answer.tell_logprobs(one, llm.tokenizer)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import click
 
@@ -21,7 +22,6 @@ FOREIGN = {
     **dict.fromkeys(("list", "ls"), "puna models lists the models that are here."),
     **dict.fromkeys(("show", "info"), "puna inspect MODEL shows what is in a model."),
     **dict.fromkeys(("ps", "stop"), "puna keeps no model loaded after a command; puna models lists those on the disk."),
-    "serve": "puna has no server yet: puna chat talks in the terminal, and programs use puna.LLM in Python.",
     "rm": "puna models lists the models that are here; puna pull NAME prints the path of one, and rm deletes it.",
     **dict.fromkeys(("download", "fetch", "get", "install"), "puna pull NAME fetches a model."),
     **dict.fromkeys(("search", "find"), "puna models --all lists every model that has a short name."),
@@ -122,3 +122,45 @@ def _with_bare_model(command: str, flag: str, words: Sequence[str]) -> str:
     at = next(number for number, word in enumerate(rest) if word.startswith(flag))
     value = rest.pop(at)[len(flag) :].removeprefix("=") or (rest.pop(at) if at < len(rest) else "MODEL")
     return shlex.join([program, name, value, *rest])
+
+
+# ---- settings that an error names as Python does
+
+
+def in_flags(text: str, command: click.Command | None) -> str:
+    """The text with the flags of a command in place of the keywords of Python.
+
+    A keyword with "_" is one anywhere; a plain word only where nothing else can be meant.
+
+    >>> flags = ("--json-schema", "--logprobs", "--regex", "--stop-id", "--thinking-budget")
+    >>> command = click.Command("run", params=[click.Option([flag]) for flag in flags])
+    >>> in_flags("json_schema and regex are given", command), in_flags("regex is refused: a stop text", command)
+    ('--json-schema and --regex are given', '--regex is refused: a stop text')
+    >>> in_flags("Add logprobs=0. Limit it: thinking_budget=0 (--thinking-budget 0).", command)
+    'Add --logprobs 0. Limit it: --thinking-budget 0.'
+    """
+    flags = {} if command is None else _flags_by_keyword(command)
+    said, listing, listed = text.partition("Known: ")  # a list has names of its own
+    keyword = rf"(?<![\w'\"/.-])(?P<name>{'|'.join(flags)})\b(?:=(?P<value>\[[^\]]*\]|[^\s,.;)]+))?(?: \((?P<flag>--[^)]*)\))?"
+    return (re.sub(keyword, partial(_flag_of, flags), said) if flags else said) + listing + listed
+
+
+def _flags_by_keyword(command: click.Command) -> dict[str, str]:
+    return {str(one.name): max(one.opts, key=len) for one in command.params if isinstance(one, click.Option)}
+
+
+def _flag_of(flags: Mapping[str, str], found: re.Match[str]) -> str:
+    """What stands in the place of a keyword, its value, and its flag in brackets. A word that is no setting here stays."""
+    flag = flags[found["name"]]
+    if found["flag"]:
+        return found["flag"]
+    if found["value"]:
+        return flag if found["value"] == "True" else f"{flag} {found['value']}"
+    is_setting = "_" in found["name"] or (
+        _BEFORE.search(found.string[: found.start()]) and _AFTER.match(found.string, found.end())
+    )
+    return flag if is_setting else found[0]
+
+
+# What stands around a word that is the subject of a sentence, or what another setting needs.
+_BEFORE, _AFTER = re.compile(r"(^|\b(and|but|needs) )$"), re.compile(r" (is|are|and|holds|has|names|needs|both|\d+)\b|[:,]|$")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import click
 import pytest
 
+from puna.cli.main import app
 from tests.cli.conftest import Puna
 from tests.models import bpe_tokenizer, llama2c_bytes, random_tensors, spm_tokenizer, tiny_config, write_gguf
 
@@ -46,3 +49,26 @@ def test_a_template_that_is_named_or_guessed_or_not_needed_is_enough(puna: Puna,
     for kind, flags in (("spm", ("--template", "chatml")), ("spm", ("--raw",)), ("bpe", ())):
         with pytest.raises(AssertionError, match="the weights come next"):
             puna("run", model(tmp_path, tokenizer=kind), "hi", *flags)
+
+
+@pytest.mark.parametrize("name", ["run", "chat"])
+def test_the_help_lists_each_option_once_under_a_heading_in_one_line(
+    puna: Puna, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = app.get_command(click.Context(app), name)
+    assert command is not None
+    sections = re.findall(r"^(\w[\w ]*):\n((?:  .*\n)+)", puna(name, "--help").out, re.MULTILINE)
+    listed = [flag for _, rows in sections for flag in re.findall(r"^  (?:-\w, )?(--[\w-]+)", rows, re.MULTILINE)]
+    options = [param for param in command.get_params(click.Context(command)) if isinstance(param, click.Option)]
+    assert sorted(listed) == sorted(max(one.opts, key=len) for one in options)
+    headings = [heading for heading, _ in sections]
+    assert headings[0] in ("Prompt", "Conversation") and headings[1:5] == [
+        "Answer",
+        "Sampling",
+        "Penalties and bans",
+        "Form of the answer",
+    ]
+    assert headings[-4:] == ["Device and memory", "Model", "Cache", "Output"]
+    two_lines = [row for _, rows in sections for row in rows.splitlines() if row.startswith("   ")]
+    assert len(two_lines) <= 2, "only of flags that are longer than their column"

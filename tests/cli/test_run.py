@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from puna.cli.answer import process_started, tell_logprobs
+from puna.cli.answer import HALVES, process_started, tell_logprobs
 from puna.cli.options import split_model
 from puna.errors import UsageError
 from puna.request import FinishReason, TokenLogprob
@@ -14,6 +14,7 @@ from puna.schemas import JsonSchema
 from puna.suggested import suggested
 from tests.cli.conftest import THOUGHT, FakeLLM, FakeTokenizer, Puna
 from tests.fakes import ByteTokenizer
+from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
 
 
 def test_the_answer_alone_is_on_stdout_and_statistics_are_on_stderr(fake: FakeLLM, puna: Puna) -> None:
@@ -130,6 +131,8 @@ def test_a_constraint_arrives_from_a_flag_or_a_file(fake: FakeLLM, puna: Puna, t
         (["--regex", "a+"], "regex", "a+"),
         (["--choice", "yes", "--choice", "no"], "choice", ("yes", "no")),
         (["--grammar", str(tmp_path / "g.gbnf")], "grammar", 'root ::= "é"'),
+        (["--grammar", 'root ::= "a"'], "grammar", 'root ::= "a"'),
+        (["--grammar", 'start: "a" | "b"'], "grammar", 'start: "a" | "b"'),
     ]:
         assert puna("run", "hi", *flag).code == 0
         assert getattr(fake.asked[-1][1], name) == value
@@ -141,9 +144,14 @@ def test_a_constraint_arrives_from_a_flag_or_a_file(fake: FakeLLM, puna: Puna, t
         (["--json-schema", "no.json"], "--json-schema no.json cannot be read: [Errno 2]"),
         (["--json-schema", ""], "--json-schema is empty\nGive the path of a file."),
         (["--grammar", "no.gbnf"], "--grammar no.gbnf cannot be read: [Errno 2]"),
-        (["--json-schema", "{"], "json_schema is not JSON"),
-        (["--json-schema", '{"uniqueItems": true}'], "json_schema has 'uniqueItems', which puna cannot enforce"),
-        (["--regex", "a", "--choice", "b"], "regex and choice are given; an answer follows one of them"),
+        (
+            ["--grammar", "yes or no"],
+            "--grammar yes or no cannot be read: [Errno 2] No such file or directory: 'yes or no'\nGive the path",
+        ),
+        (["--grammar", "x" * 3000], f"--grammar {'x' * 80} ... cannot be read: "),
+        (["--json-schema", "{"], "--json-schema is not JSON"),
+        (["--json-schema", '{"uniqueItems": true}'], "--json-schema has 'uniqueItems', which puna cannot enforce"),
+        (["--regex", "a", "--choice", "b"], "--regex and --choice are given; an answer follows one of them"),
     ],
 )
 def test_a_constraint_that_cannot_be_is_refused_before_anything_is_loaded(
@@ -180,14 +188,37 @@ def test_a_constraint_that_cannot_be_is_refused_before_anything_is_loaded(
         ("--kv-type f64", "--kv-type is 'f64'; allowed: auto, bf16, f16, f32, int8"),
         ("--stop-id x", "--stop-id is 'x'; a whole number is needed"),
         ("--xtc-threshold 2", "--xtc-threshold is 2; a finite number in 0.0..1.0 is needed"),
-        ("--mirostat 1", "mirostat is 1; 0 (off) or 2 (mirostat 2) is needed"),
+        ("--mirostat 1", "--mirostat is 1; 0 (off) or 2 (mirostat 2) is needed"),
         ("--bad-words-ids 3,x", "--bad-words-ids is '3,x'; write ids with commas between them, for example 17,4"),
-        ("--samplers top_k;top_k", "samplers names top_k twice\nName each filter once."),
+        ("--samplers top_k;top_k", "--samplers names 'top_k' twice\nName each filter once."),
     ],
 )
 def test_a_number_that_cannot_be_is_told_with_what_is_allowed(fake: FakeLLM, puna: Puna, flags: str, told: str) -> None:
     done = puna("run", "hi", *flags.split())
     assert (done.code, done.err, fake.loaded) == (2, f"puna: {told}\n", [])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--processed-logprobs", "--processed-logprobs needs --logprobs\nAdd --logprobs 0, or the number of top tokens."),
+        (
+            "--lora-name a",
+            "--lora-name is 'a', and the model was loaded without --lora-modules\nLoad it with --lora-modules a=PATH.",
+        ),
+        ("--num-keep 3", "--num-keep is 3, and --context-shift is off\nAdd --context-shift."),
+        (
+            "--thinking-budget 3",
+            "--thinking-budget is given, and this model does not think: its chat template has no tags for that\n"
+            "Leave --thinking-budget out.",
+        ),
+        ("--suppress-id 9999", "--suppress-id names id 9999; the vocabulary has ids 0..299"),
+        ("--stop-id 9999", "stop id 9999 is not in the vocabulary, which has ids 0..299"),
+    ],
+)
+def test_an_error_of_the_library_names_flags(puna: Puna, model: str, flags: str, told: str) -> None:
+    done = puna("run", model, "hi", "--raw", "--device", "reference", *flags.split())
+    assert done.code == 2 and done.err.endswith(f"puna: {told}\n")
 
 
 @pytest.mark.parametrize(
@@ -324,6 +355,38 @@ def test_an_empty_question_is_refused(prompt: str, fake: FakeLLM, puna: Puna) ->
     assert "the question is empty" in puna("run", prompt).err
     done = puna("run", "-", stdin=prompt)
     assert done.code == 2 and "the question is empty" in done.err and not fake.asked
+
+
+# ---- several answers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    config = tiny_config()
+    path = tmp_path_factory.mktemp("run") / "m.gguf"
+    return str(write_gguf(path, config, random_tensors(config, 1), "F32", bpe_tokenizer(config.vocab_size)))
+
+
+SEVERAL = ("--raw", "--device", "reference", "--temperature", "1", "--seed", "3", "-n", "6", "--ignore-eos")
+
+
+def test_n_answers_come_under_their_numbers_and_in_json_as_choices(puna: Puna, model: str) -> None:
+    done = puna("run", model, "the day", *SEVERAL, "--n", "3")
+    facts = json.loads(puna("run", model, "the day", *SEVERAL, "--n", "3", "--json").out)
+    assert done.code == 0 and [len(one["token_ids"]) for one in facts["choices"]] == [6, 6, 6]
+    assert done.out == "".join(
+        f"[{number} of 3]\n{one['text'].rstrip(HALVES)}\n" for number, one in enumerate(facts["choices"], 1)
+    )
+    assert "answer 18 tokens" in done.err and facts["stats"]["output_tokens"] == 18
+    first = json.loads(puna("run", model, "the day", *SEVERAL, "--json").out)
+    assert "choices" not in first and first["token_ids"] == facts["token_ids"] == facts["choices"][0]["token_ids"]
+
+
+def test_best_of_prints_the_most_likely_answer_alone(puna: Puna, model: str) -> None:
+    best = json.loads(puna("run", model, "the day", *SEVERAL, "--best-of", "4", "--json").out)
+    assert puna("run", model, "the day", *SEVERAL, "--best-of", "4").out == best["text"].rstrip(HALVES) + "\n"
+    assert len(json.loads(puna("run", model, "the day", *SEVERAL, "--best-of", "4", "--n", "2", "--json").out)["choices"]) == 2
+    assert "--best-of is 1, which is less than --n 2\n" in puna("run", "hi", "--n", "2", "--best-of", "1").err
 
 
 # ---- what the model's files suggest, and variables of its template --------------------------------------------------------

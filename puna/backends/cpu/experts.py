@@ -15,7 +15,7 @@ from puna.backends.cpu.barrier import barrier
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.job import read_layer, read_matrix, read_memory, read_routing, read_sizes, share
 from puna.backends.cpu.kernels import copy_row
-from puna.backends.cpu.layout import DOWN_EXPERTS, GATE_EXPERTS, ROUTER, SET, SLOTS, UP_EXPERTS
+from puna.backends.cpu.layout import DOWN_EXPERTS, GATE_EXPERTS, RECORD_BLOCK, ROUTER, SET, SLOTS, UP_EXPERTS
 from puna.backends.cpu.products import output, product, quantize
 from puna.backends.cpu.simd import (
     add,
@@ -128,7 +128,7 @@ def _gather(memory, sizes, routing, pairs, thread):
         token = np.int64(load_i32(routing.tokens + 4 * row))
         to = routing.rows + row * sizes.pair_stride
         copy_row(memory.normed + token * stride, stride // 4, to)
-        copy_row(memory.records + token * sizes.record_stride, stride * 3 // 32, to + stride)  # 3 / 8 of the bytes
+        copy_row(memory.records + token * sizes.record_stride, stride // 128 * RECORD_BLOCK // 4, to + stride)
 
 
 @kernel
@@ -199,7 +199,7 @@ def experts(memory_address, sizes_address, number, thread):
     barrier(memory.control, sizes.threads)
     _gate_and_up(memory, sizes, routing, layer, base, pairs, thread)
     barrier(memory.control, sizes.threads)
-    record_stride = layer.ffn_stride * 3 // 8
+    record_stride = layer.ffn_stride // 128 * RECORD_BLOCK
     quantize(memory, sizes, base + DOWN_EXPERTS, memory.gate, layer.ffn_stride, pairs, record_stride, thread)
     first, last = share((sizes.hidden_size + 7) // 8, thread, sizes.threads)
     _down(memory, sizes, routing, layer, base + DOWN_EXPERTS, record_stride, first, last)

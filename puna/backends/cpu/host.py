@@ -22,7 +22,24 @@ CPU_NAME: str = llvm.get_host_cpu_name()
 CPU_FEATURES: frozenset[str] = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
 IS_X86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64")
 NEEDED_ON_X86 = ("avx2", "fma", "f16c")
-PORTABLE = not IS_X86 or os.environ.get("PUNA_PORTABLE_KERNELS") == "1"  # plain LLVM vectors only; set it to test them
+# The kernels that a CPU can have, the fastest first, and the sets of features of which one is enough. All give the same bits.
+LEVELS: dict[str, tuple[set[str], ...]] = {
+    "avx512": ({"avx512vnni", "avx512vl", "avx512bw", "avx512dq"},),
+    "avxvnni": ({"avxvnni"}, {"avx512vnni", "avx512vl"}),
+    "avx2": (set(),),
+    "portable": (set(),),  # plain LLVM vectors
+}
+
+
+def _level() -> str:
+    """The best level, or the one that PUNA_KERNELS names, to test it, if this CPU has it."""
+    found = [name for name, enough in LEVELS.items() if any(features <= CPU_FEATURES for features in enough)]
+    wanted = os.environ.get("PUNA_KERNELS", found[0])
+    return (wanted if wanted in found else found[0]) if IS_X86 else "portable"
+
+
+LEVEL = _level()
+PORTABLE = LEVEL == "portable"
 WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 
@@ -37,7 +54,7 @@ def require_cpu() -> None:
 def cache_key() -> str:
     """A hash of all inputs of the machine code: this package's sources, the compilers, the CPU."""
     digest = hashlib.sha256()
-    parts = (sys.version, version("numba"), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), str(PORTABLE))
+    parts = (sys.version, version("numba"), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), LEVEL)
     for part in parts:
         digest.update(part.encode() + b"\0")
     for path in sorted(Path(__file__).parent.glob("*.py")):

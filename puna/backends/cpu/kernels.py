@@ -2,10 +2,11 @@
 
 Memory is given by address. `w` is a packed matrix (`packing.py`): a vector's eight lanes are eight rows, and one lane sums an
 output over the columns from first to last. So no other row, token or thread changes a bit of it: `matvec` (one token) and
-`matmul` (four tokens, the weights read once) do the same sums.
+`matmul` (a tile of tokens, the weights read once) do the same sums.
 
 A quantised product reads `x` as a record: columns x int8, then per block of 32 a float32 scale, then per block scale * sum, then
-per block two offsets: sums of 16 columns times the zero of Q6_K, one for numbers 0 and 1 and one for 2 and 3 of the quads.
+per block two offsets: sums of 16 columns times the zero of Q6_K, one for numbers 0 and 1 and one for 2 and 3 of the quads; then
+per block the int32 -128 * sum (`vnni.py`).
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from puna.backends.cpu import vnni
 from puna.backends.cpu.jit import entry, inline, kernel
 from puna.backends.cpu.layout import (
     D_AT,
@@ -65,6 +67,7 @@ from puna.backends.cpu.simd import (
     store_f32,
     store_f32x8,
     store_i8x8,
+    store_i32,
     store_quad_sums,
     sub,
     sub_i16,
@@ -75,9 +78,12 @@ from puna.backends.cpu.simd import (
 )
 
 TILE = 4  # tokens of a matmul tile: 4 sums and 2 halves of the weights fit into 16 registers
+NUM_GROUPS = 4  # that the tokens of a step pass by together
 AHEAD_BYTES = 8192  # of weights that a matvec prefetches: the hardware's prefetcher stops at each 4 KiB page
 Q6_K_ZERO = 32  # weight = (number - this) * scale
 L2_BYTES = 1 << 17  # of activations that should stay in the L2 cache during a pass over the weights
+
+Products = tuple[Any, dict[int, Any]]  # matvec, and matmul by tokens of its tile
 
 
 # ---- rows of activations --------------------------------------------------------------------------------------------
@@ -154,6 +160,7 @@ def quantize_blocks(x, columns, record, first, last):
     scales = record + columns
     sums = scales + columns // 8
     offsets = sums + columns // 8
+    starts = offsets + columns // 4
     for block in range(first, last):
         at = x + 128 * block
         a, b, c, d = load_f32x8(at), load_f32x8(at + 32), load_f32x8(at + 64), load_f32x8(at + 96)
@@ -177,6 +184,7 @@ def quantize_blocks(x, columns, record, first, last):
         total = sum_lanes_i32(add_i32(first_half, second_half))
         store_f32(scales + 4 * block, scale)
         store_f32(sums + 4 * block, scale * np.float32(total))
+        store_i32(starts + 4 * block, -128 * total)
 
 
 @kernel
@@ -201,7 +209,7 @@ def _finish(y, total, adds):
     store_f32x8(y, total)
 
 
-def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
+def _float_products(load: Callable[..., Any], size: int) -> Products:
     """(matvec, matmul) for weights that `load` reads as float32, `size` bytes each. `x` is a float32 row."""
 
     @kernel
@@ -262,7 +270,7 @@ def _float_products(load: Callable[..., Any], size: int) -> tuple[Any, Any]:
                 _finish(to + 32 + 2 * y_stride, b2, adds)
                 _finish(to + 32 + 3 * y_stride, b3, adds)
 
-    return matvec, matmul
+    return matvec, {TILE: matmul}
 
 
 # ---- products with quantised weights --------------------------------------------------------------------------------
@@ -365,7 +373,7 @@ def _scale_q4_1(total, dots, scales, d, s):
     return fma(load_f16x8(scales + 16), s, fma(mul(to_f32(dots), d), load_f16x8(scales), total))
 
 
-def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> tuple[Any, Any]:
+def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> Products:
     """(matvec, matmul) for blocks of `block_bytes` of numbers and `scale_bytes` of scales per group. `x` is a record."""
 
     @inline
@@ -410,7 +418,7 @@ def _quantised_products(dot: Any, dot_tile: Any, scale: Any, block_bytes: int, s
             _finish(to + 2 * y_stride, c, adds)
             _finish(to + 3 * y_stride, d, adds)
 
-    return matvec, matmul
+    return matvec, {TILE: matmul}
 
 
 # ---- products with K-quants -----------------------------------------------------------------------------------------
@@ -536,7 +544,7 @@ def _less_minimums_tile(a, b, c, d, scales, sums, stride):
 
 def _superblock_products(
     dot: Any, dot_tile: Any, finish: Any, finish_tile: Any, num_bytes: int, superblock_bytes: int
-) -> tuple[Any, Any]:
+) -> Products:
     """(matvec, matmul) for superblocks of `superblock_bytes`, `num_bytes` of them numbers. `x` is a record."""
     block_bytes = num_bytes // 8
     eighth = superblock_bytes // 8  # prefetched for each block
@@ -594,44 +602,73 @@ def _superblock_products(
             _finish(to + 2 * y_stride, c, adds)
             _finish(to + 3 * y_stride, d, adds)
 
-    return matvec, matmul
+    return matvec, {TILE: matmul}
 
 
 # ---- entries: a product and a dequantised row for each type ---------------------------------------------------------
 
 
-def _product(matvec: Any, matmul: Any) -> Any:
+def _product(matvec: Any, tiles: dict[int, Any]) -> Any:
     """The entry `multiply_*` for a type of weights."""
+    largest, smallest = max(tiles), min(tiles)
+    pass_large, pass_small = _pass(largest, tiles[largest]), _pass(smallest, tiles[smallest])
 
     @entry
     def multiply(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds):
         """y[t] = W x[t] (y += where `adds`) for row groups first..last-1. Strides in bytes; `x`: records, if quantised.
 
-        With many tokens it takes a few groups at a time: their weights stay in the L2 cache while the tokens pass by, and runs
-        of tokens are short enough to stay there too.
+        With many tokens it takes a few groups at a time: their weights stay in the L2 cache while the tokens pass by, in tiles
+        of two sizes and alone, and runs of tokens are short enough to stay there too.
         """
-        run = max(TILE, L2_BYTES // x_stride // TILE * TILE)
-        step = last - first if tokens == 1 else TILE
+        run = max(largest, L2_BYTES // x_stride // largest * largest)
+        step = last - first if tokens == 1 else NUM_GROUPS
         for begin in range(0, tokens, run):
             end = min(begin + run, tokens)
-            whole = begin + (end - begin) // TILE * TILE
             for group in range(first, last, max(1, step)):
                 until = min(group + step, last)
-                for t in range(begin, whole, TILE):
-                    matmul(w, columns, x + t * x_stride, x_stride, y + t * y_stride, y_stride, group, until, adds)
-                for t in range(whole, end):
+                done = pass_large(w, columns, x, x_stride, begin, end, y, y_stride, group, until, adds)
+                done = pass_small(w, columns, x, x_stride, done, end, y, y_stride, group, until, adds)
+                for t in range(done, end):
                     matvec(w, columns, x + t * x_stride, y + t * y_stride, group, until, adds)
         return 0
 
     return multiply
 
 
+def _pass(tile: int, matmul: Any) -> Any:
+    """The kernel that multiplies tokens first_token..end-1 in whole tiles, and returns the first one that is left."""
+
+    @kernel
+    def pass_by(w, columns, x, x_stride, first_token, end, y, y_stride, first, last, adds):
+        t = first_token
+        while t + tile <= end:
+            matmul(w, columns, x + t * x_stride, x_stride, y + t * y_stride, y_stride, first, last, adds)
+            t += tile
+        return t
+
+    return pass_by
+
+
+def _block_products(name: str, dot: Any, dot_tile: Any, scale: Any, block_bytes: int, scale_bytes: int) -> Products:
+    """The products of this CPU's level."""
+    if not vnni.TILES:
+        return _quantised_products(dot, dot_tile, scale, block_bytes, scale_bytes)
+    tiles = {tokens: vnni.tile_product(name, block_bytes, scale_bytes, tokens) for tokens in vnni.TILES}
+    alone = tiles.pop(1)
+
+    @kernel
+    def matvec(w, columns, x, y, first, last, adds):
+        alone(w, columns, x, 0, y, 0, first, last, adds)
+
+    return matvec, tiles
+
+
 multiply_f32 = _product(*_float_products(load_f32x8, 4))
 multiply_f16 = _product(*_float_products(load_f16x8, 2))
 multiply_bf16 = _product(*_float_products(load_bf16x8, 2))
-multiply_q8_0 = _product(*_quantised_products(_dot_bytes, _dot_bytes_tile, _scale_q8_0, 256, 16))
-multiply_q4_0 = _product(*_quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_0, 128, 16))
-multiply_q4_1 = _product(*_quantised_products(_dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32))
+multiply_q8_0 = _product(*_block_products("q8_0", _dot_bytes, _dot_bytes_tile, _scale_q8_0, 256, 16))
+multiply_q4_0 = _product(*_block_products("q4_0", _dot_nibbles, _dot_nibbles_tile, _scale_q4_0, 128, 16))
+multiply_q4_1 = _product(*_block_products("q4_1", _dot_nibbles, _dot_nibbles_tile, _scale_q4_1, 128, 32))
 multiply_q4_k = _product(
     *_superblock_products(_dot_q4_k, _dot_q4_k_tile, _less_minimums, _less_minimums_tile, Q4_K_NUMBERS, Q4_K_BYTES)
 )

@@ -30,6 +30,7 @@ import numpy.typing as npt
 GROUP = 8  # rows
 BLOCK = 32  # columns
 SUPERBLOCK = 256  # columns
+RECORD_BLOCK = BLOCK + 20  # bytes of a block of activations in a record (`kernels.py`)
 ALIGNMENT = 64  # bytes: a cache line
 
 # Byte offsets in the threads' control block, each on a cache line of its own.
@@ -282,7 +283,7 @@ def padded_head_dim(head_dim: int) -> int:
 
 def record_bytes(columns: int) -> int:
     """Bytes of a row of activations that a quantised product reads (`kernels.py`)."""
-    return columns + 16 * (columns // BLOCK)
+    return columns // BLOCK * RECORD_BLOCK
 
 
 def tile_bytes(head_dim: int) -> int:

@@ -36,6 +36,7 @@ class VectorModel(models.PrimitiveModel):
 
 
 I8x32, I16x16, I32x8, F32x8 = Vector("i8", _I8, 32), Vector("i16", _I16, 16), Vector("i32", _I32, 8), Vector("f32", _F32, 8)
+I8x64, I32x16, F32x16 = Vector("i8", _I8, 64), Vector("i32", _I32, 16), Vector("f32", _F32, 16)
 _V8F, _V8I, _V8B = F32x8.llvm, I32x8.llvm, ir.VectorType(_I8, 8)
 
 Build = Callable[..., Any]
@@ -69,17 +70,17 @@ def _operation(result: types.Type, arguments: tuple[types.Type, ...], build: Bui
     return intrinsic((zero, one, two, three)[len(arguments)])
 
 
-def _call(builder: Any, name: str, result: ir.Type, *values: Any) -> Any:
+def build_call(builder: Any, name: str, result: ir.Type, *values: Any) -> Any:
     """Call an LLVM intrinsic or a C function by name."""
     kind = ir.FunctionType(result, [value.type for value in values])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
 
 
-def _all(vector: ir.VectorType, value: float) -> Any:
+def constant(vector: ir.VectorType, value: float) -> Any:
     return ir.Constant(vector, [value] * vector.count)
 
 
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
+def build_splat(builder: Any, value: Any, lanes: int) -> Any:
     vector = ir.VectorType(value.type, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, _I32(0))
@@ -93,23 +94,23 @@ def _pick(builder: Any, value: Any, lanes: list[int]) -> Any:
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-def _load(builder: Any, address: Any, kind: ir.Type) -> Any:
+def build_load(builder: Any, address: Any, kind: ir.Type) -> Any:
     value = builder.load(builder.inttoptr(address, kind.as_pointer()), typ=kind)
     value.align = 1
     return value
 
 
-def _store(builder: Any, address: Any, value: Any) -> None:
+def build_store(builder: Any, address: Any, value: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1
 
 
 def _load_bf16(builder: Any, address: Any) -> Any:
-    wide = builder.zext(_load(builder, address, ir.VectorType(_I16, 8)), _V8I)
-    return builder.bitcast(builder.shl(wide, _all(_V8I, 16)), _V8F)
+    wide = builder.zext(build_load(builder, address, ir.VectorType(_I16, 8)), _V8I)
+    return builder.bitcast(builder.shl(wide, constant(_V8I, 16)), _V8F)
 
 
 def _store_i8(builder: Any, address: Any, value: Any) -> None:
-    _store(builder, address, builder.trunc(value, _V8B))
+    build_store(builder, address, builder.trunc(value, _V8B))
 
 
 def _twice(builder: Any, value: Any) -> Any:
@@ -120,32 +121,34 @@ def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> Non
     """The sum of two quads, then of its numbers 0 and 1, and 2 and 3: two int16, times a factor."""
     quad = builder.add(_pick(builder, value, [0, 1, 2, 3]), _pick(builder, value, [4, 5, 6, 7]))
     pairs = builder.trunc(_pair_sums(builder, quad, 2), ir.VectorType(_I16, 2))
-    _store(builder, address, builder.mul(pairs, _splat(builder, builder.trunc(factor, _I16), 2)))
+    build_store(builder, address, builder.mul(pairs, build_splat(builder, builder.trunc(factor, _I16), 2)))
 
 
-load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: _load(b, at, I8x32.llvm))
-load_f32x8 = _operation(F32x8, (types.int64,), lambda b, at: _load(b, at, _V8F))
-load_f16x8 = _operation(F32x8, (types.int64,), lambda b, at: b.fpext(_load(b, at, ir.VectorType(_F16, 8)), _V8F))
+load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: build_load(b, at, I8x32.llvm))
+load_f32x8 = _operation(F32x8, (types.int64,), lambda b, at: build_load(b, at, _V8F))
+load_f16x8 = _operation(F32x8, (types.int64,), lambda b, at: b.fpext(build_load(b, at, ir.VectorType(_F16, 8)), _V8F))
 load_bf16x8 = _operation(F32x8, (types.int64,), _load_bf16)
-store_f32x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: _store(b, at, v))
+store_f32x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: build_store(b, at, v))
 store_quad_sums = _operation(types.void, (types.int64, I32x8, types.int64), _store_quad_sums)
 store_i8x8 = _operation(types.void, (types.int64, I32x8), _store_i8)  # the low byte of each lane
 
-load_f32 = _operation(types.float32, (types.int64,), lambda b, at: _load(b, at, _F32))
-load_f16 = _operation(types.float32, (types.int64,), lambda b, at: b.fpext(_load(b, at, _F16), _F32))
-load_i32 = _operation(types.int32, (types.int64,), lambda b, at: _load(b, at, _I32))
-load_i64 = _operation(types.int64, (types.int64,), lambda b, at: _load(b, at, _I64))
-load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: _load(b, at, _I16))
-load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(_load(b, at, _V8B), _V8I), _V8F))
-load_i8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.sitofp(b.sext(_load(b, at, _V8B), _V8I), _V8F))
-load_u8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))  # each twice
-load_i8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.sext(_twice(b, _load(b, at, _V8B)), I16x16.llvm))
-load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: _load(b, at, _I8))
-store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, v))
-store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: _store(b, at, b.fptrunc(v, _F16)))
-store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: _store(b, at, v))
-store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: _store(b, at, v))
-store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: _store(b, at, v))
+load_f32 = _operation(types.float32, (types.int64,), lambda b, at: build_load(b, at, _F32))
+load_f16 = _operation(types.float32, (types.int64,), lambda b, at: b.fpext(build_load(b, at, _F16), _F32))
+load_i32 = _operation(types.int32, (types.int64,), lambda b, at: build_load(b, at, _I32))
+load_i64 = _operation(types.int64, (types.int64,), lambda b, at: build_load(b, at, _I64))
+load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: build_load(b, at, _I16))
+load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(build_load(b, at, _V8B), _V8I), _V8F))
+load_i8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.sitofp(b.sext(build_load(b, at, _V8B), _V8I), _V8F))
+load_u8_pairs = _operation(
+    I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, build_load(b, at, _V8B)), I16x16.llvm)
+)  # each twice
+load_i8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.sext(_twice(b, build_load(b, at, _V8B)), I16x16.llvm))
+load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: build_load(b, at, _I8))
+store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: build_store(b, at, v))
+store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: build_store(b, at, b.fptrunc(v, _F16)))
+store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: build_store(b, at, v))
+store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: build_store(b, at, v))
+store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: build_store(b, at, v))
 
 
 def _prefetch(builder: Any, address: Any) -> None:
@@ -167,7 +170,7 @@ def tuple_reader(kind: Any) -> Any:
     def read(typing: Any, address: Any) -> Any:
         def built(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             items = [
-                _load(builder, builder.add(values[0], _I64(8 * i)), context.get_value_type(field))
+                build_load(builder, builder.add(values[0], _I64(8 * i)), context.get_value_type(field))
                 for i, field in enumerate(fields)
             ]
             return context.make_tuple(builder, signature.return_type, items)
@@ -197,10 +200,12 @@ call: Any = intrinsic(_call_entry)
 
 
 # Four bytes, two int16, or one float, repeated over the whole vector.
-repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I8x32.llvm))
-repeat_i16x2 = _operation(I16x16, (types.int64,), lambda b, at: b.bitcast(_splat(b, _load(b, at, _I32), 8), I16x16.llvm))
-repeat_f32 = _operation(F32x8, (types.int64,), lambda b, at: _splat(b, _load(b, at, _F32), 8))
-splat_f32 = _operation(F32x8, (types.float32,), lambda b, x: _splat(b, x, 8))
+repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(build_splat(b, build_load(b, at, _I32), 8), I8x32.llvm))
+repeat_i16x2 = _operation(
+    I16x16, (types.int64,), lambda b, at: b.bitcast(build_splat(b, build_load(b, at, _I32), 8), I16x16.llvm)
+)
+repeat_f32 = _operation(F32x8, (types.int64,), lambda b, at: build_splat(b, build_load(b, at, _F32), 8))
+splat_f32 = _operation(F32x8, (types.float32,), lambda b, x: build_splat(b, x, 8))
 
 
 # ---- float32 --------------------------------------------------------------------------------------------------------
@@ -215,7 +220,7 @@ def _fold(builder: Any, value: Any, join: Build) -> Any:
 
 def _largest(builder: Any, a: Any, b: Any) -> Any:
     """The larger one; NaN if one is NaN, so that a broken number is never lost."""
-    return _call(builder, f"llvm.maximum.v{a.type.count}f32", a.type, a, b)
+    return build_call(builder, f"llvm.maximum.v{a.type.count}f32", a.type, a, b)
 
 
 def _exp(builder: Any, x: Any) -> Any:
@@ -223,31 +228,31 @@ def _exp(builder: Any, x: Any) -> Any:
 
     Range reduction and the polynomial (Taylor to degree 7) are the textbook ones.
     """
-    low = builder.fcmp_ordered("<", x, _all(_V8F, -87.0))
-    x = builder.select(builder.fcmp_ordered(">", x, _all(_V8F, 88.0)), _all(_V8F, 88.0), x)
-    n = _call(builder, "llvm.rint.v8f32", _V8F, builder.fmul(x, _all(_V8F, 1.4426950408889634)))
-    r = _call(builder, "llvm.fma.v8f32", _V8F, n, _all(_V8F, -0.693359375), x)
-    r = _call(builder, "llvm.fma.v8f32", _V8F, n, _all(_V8F, 2.12194440e-4), r)
-    p = _all(_V8F, 1.0 / 5040)
+    low = builder.fcmp_ordered("<", x, constant(_V8F, -87.0))
+    x = builder.select(builder.fcmp_ordered(">", x, constant(_V8F, 88.0)), constant(_V8F, 88.0), x)
+    n = build_call(builder, "llvm.rint.v8f32", _V8F, builder.fmul(x, constant(_V8F, 1.4426950408889634)))
+    r = build_call(builder, "llvm.fma.v8f32", _V8F, n, constant(_V8F, -0.693359375), x)
+    r = build_call(builder, "llvm.fma.v8f32", _V8F, n, constant(_V8F, 2.12194440e-4), r)
+    p = constant(_V8F, 1.0 / 5040)
     for c in (1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0):
-        p = _call(builder, "llvm.fma.v8f32", _V8F, p, r, _all(_V8F, c))
-    exponent = builder.shl(builder.add(builder.fptosi(n, _V8I), _all(_V8I, 127)), _all(_V8I, 23))
-    return builder.select(low, _all(_V8F, 0.0), builder.fmul(p, builder.bitcast(exponent, _V8F)))
+        p = build_call(builder, "llvm.fma.v8f32", _V8F, p, r, constant(_V8F, c))
+    exponent = builder.shl(builder.add(builder.fptosi(n, _V8I), constant(_V8I, 127)), constant(_V8I, 23))
+    return builder.select(low, constant(_V8F, 0.0), builder.fmul(p, builder.bitcast(exponent, _V8F)))
 
 
 def _first_lanes(builder: Any, value: Any, count: Any, otherwise: Any) -> Any:
     lanes = ir.Constant(_V8I, list(range(8)))
-    kept = builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32), 8))
-    return builder.select(kept, value, _splat(builder, otherwise, 8))
+    kept = builder.icmp_signed("<", lanes, build_splat(builder, builder.trunc(count, _I32), 8))
+    return builder.select(kept, value, build_splat(builder, otherwise, 8))
 
 
-fma = _operation(F32x8, (F32x8, F32x8, F32x8), lambda b, x, y, z: _call(b, "llvm.fma.v8f32", _V8F, x, y, z))  # x * y + z
+fma = _operation(F32x8, (F32x8, F32x8, F32x8), lambda b, x, y, z: build_call(b, "llvm.fma.v8f32", _V8F, x, y, z))  # x * y + z
 mul = _operation(F32x8, (F32x8, F32x8), lambda b, x, y: b.fmul(x, y))
 add = _operation(F32x8, (F32x8, F32x8), lambda b, x, y: b.fadd(x, y))
 sub = _operation(F32x8, (F32x8, F32x8), lambda b, x, y: b.fsub(x, y))
 div = _operation(F32x8, (F32x8, F32x8), lambda b, x, y: b.fdiv(x, y))
 maximum = _operation(F32x8, (F32x8, F32x8), _largest)
-absolute = _operation(F32x8, (F32x8,), lambda b, x: _call(b, "llvm.fabs.v8f32", _V8F, x))
+absolute = _operation(F32x8, (F32x8,), lambda b, x: build_call(b, "llvm.fabs.v8f32", _V8F, x))
 exp = _operation(F32x8, (F32x8,), _exp)
 sum_lanes = _operation(types.float32, (F32x8,), lambda b, x: _fold(b, x, b.fadd))
 max_lanes = _operation(types.float32, (F32x8,), lambda b, x: _fold(b, x, lambda y, z: _largest(b, y, z)))
@@ -263,46 +268,46 @@ def _pair_sums(builder: Any, products: Any, lanes: int) -> Any:
 
 def _madd_u8_i8(builder: Any, u: Any, s: Any) -> Any:
     if not PORTABLE:
-        return _call(builder, "llvm.x86.avx2.pmadd.ub.sw", I16x16.llvm, u, s)
+        return build_call(builder, "llvm.x86.avx2.pmadd.ub.sw", I16x16.llvm, u, s)
     wide = ir.VectorType(_I16, 32)
     return _pair_sums(builder, builder.mul(builder.zext(u, wide), builder.sext(s, wide)), 16)
 
 
 def _madd_i16(builder: Any, x: Any, y: Any) -> Any:
     if not PORTABLE:
-        return _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I, x, y)
+        return build_call(builder, "llvm.x86.avx2.pmadd.wd", _V8I, x, y)
     wide = ir.VectorType(_I32, 16)
     return _pair_sums(builder, builder.mul(builder.sext(x, wide), builder.sext(y, wide)), 8)
 
 
 def _widen_pairs(builder: Any, x: Any) -> Any:
-    return _madd_i16(builder, x, _all(I16x16.llvm, 1))
+    return _madd_i16(builder, x, constant(I16x16.llvm, 1))
 
 
 def _dot_i8(builder: Any, w: Any, x: Any) -> Any:
     """x86 multiplies only unsigned by signed, so this is |w| * sign(w) x. Exact for |x| <= 127."""
     if not PORTABLE:
-        size = _call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, w, w)
-        return _widen_pairs(builder, _madd_u8_i8(builder, size, _call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, x, w)))
+        size = build_call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, w, w)
+        return _widen_pairs(builder, _madd_u8_i8(builder, size, build_call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, x, w)))
     wide = ir.VectorType(_I32, 32)
     return _pair_sums(builder, _pair_sums(builder, builder.mul(builder.sext(w, wide), builder.sext(x, wide)), 16), 8)
 
 
 def _join_bits(builder: Any, x: Any, bits: Any, mask: Any) -> Any:
-    return builder.or_(x, builder.and_(bits, _splat(builder, builder.trunc(mask, _I8), 32)))
+    return builder.or_(x, builder.and_(bits, build_splat(builder, builder.trunc(mask, _I8), 32)))
 
 
 def _shift(builder: Any, x: Any, count: Any, shift: str) -> Any:
-    wide, counts = builder.bitcast(x, I16x16.llvm), _splat(builder, builder.trunc(count, _I16), 16)
+    wide, counts = builder.bitcast(x, I16x16.llvm), build_splat(builder, builder.trunc(count, _I16), 16)
     return builder.bitcast(getattr(builder, shift)(wide, counts), I8x32.llvm)
 
 
 def _high_nibbles(builder: Any, x: Any) -> Any:
-    shifted = builder.lshr(builder.bitcast(x, I16x16.llvm), _all(I16x16.llvm, 4))
-    return builder.and_(builder.bitcast(shifted, I8x32.llvm), _all(I8x32.llvm, 15))
+    shifted = builder.lshr(builder.bitcast(x, I16x16.llvm), constant(I16x16.llvm, 4))
+    return builder.and_(builder.bitcast(shifted, I8x32.llvm), constant(I8x32.llvm, 15))
 
 
-low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, _all(I8x32.llvm, 15)))
+low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, constant(I8x32.llvm, 15)))
 high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
 shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # in 16 bits: mask bits shifted in
 shift_right = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "lshr"))
@@ -315,7 +320,7 @@ add_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.add(x, y))
 sub_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.sub(x, y))
 add_i32 = _operation(I32x8, (I32x8, I32x8), lambda b, x, y: b.add(x, y))
 to_f32 = _operation(F32x8, (I32x8,), lambda b, x: b.sitofp(x, _V8F))
-round_i32 = _operation(I32x8, (F32x8,), lambda b, x: b.fptosi(_call(b, "llvm.rint.v8f32", _V8F, x), _V8I))  # ties to even
+round_i32 = _operation(I32x8, (F32x8,), lambda b, x: b.fptosi(build_call(b, "llvm.rint.v8f32", _V8F, x), _V8I))  # ties to even
 sum_lanes_i32 = _operation(types.int32, (I32x8,), lambda b, x: _fold(b, x, b.add))
 
 
@@ -324,7 +329,7 @@ sum_lanes_i32 = _operation(types.int32, (I32x8,), lambda b, x: _fold(b, x, b.add
 
 def _pause(builder: Any) -> None:
     if not PORTABLE:
-        _call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        build_call(builder, "llvm.x86.sse2.pause", ir.VoidType())
 
 
 def _atomic_add(builder: Any, address: Any, value: Any) -> Any:
@@ -345,4 +350,4 @@ atomic_add = _operation(types.int64, (types.int64, types.int64), _atomic_add)  #
 atomic_load = _operation(types.int64, (types.int64,), _atomic_load)
 atomic_store = _operation(types.void, (types.int64, types.int64), _atomic_store)
 pause = _operation(types.void, (), _pause)
-yield_core = _operation(types.int32, (), lambda b: _call(b, _YIELD, _I32))
+yield_core = _operation(types.int32, (), lambda b: build_call(b, _YIELD, _I32))

@@ -83,7 +83,7 @@ class Team:
 
 class ThreadPolicy:
     """Whether the team or the caller alone runs a step, judged by the times of past steps: call `shares(rows)` before a step and
-    `note(rows, shared, seconds)` after it. The second step runs alone, as a baseline.
+    `note(rows, shared, seconds)` after it. The second step of each number of rows runs alone, as a baseline.
 
     On a machine with other work, threads wait for each other at each of some 200 barriers. Measured here with two busy programs
     on two cores: 6 tokens/s shared and 130 alone. The bits are the same either way, so the choice is free.
@@ -100,23 +100,25 @@ class ThreadPolicy:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._alone_s: dict[int, float] = {}  # rows -> seconds of the last step alone
+        self._unknown: set[int] = set()  # rows of shared steps that have no baseline yet
         self._num_alone = 0  # steps still to run alone
         self._next_alone = FIRST_ALONE
         self._strikes = 0
 
     def shares(self, rows: int) -> bool:
         """Whether the team runs the next step, of `rows` tokens."""
-        return self._threads > 1 and (rows > MAX_ROWS or self._num_alone == 0)
+        return self._threads > 1 and (rows > MAX_ROWS or (self._num_alone == 0 and rows not in self._unknown))
 
     def note(self, rows: int, was_shared: bool, seconds: float) -> None:
         """Record the time of a step."""
         if rows > MAX_ROWS or self._threads == 1:
             return
         if not was_shared:
-            self._num_alone -= 1
+            self._num_alone = max(0, self._num_alone - 1)
+            self._unknown.discard(rows)
             self._alone_s[rows] = seconds
         elif rows not in self._alone_s:
-            self._num_alone = 1
+            self._unknown.add(rows)
         elif seconds <= self._alone_s[rows]:
             self._strikes, self._next_alone = 0, FIRST_ALONE
         else:

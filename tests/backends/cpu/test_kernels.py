@@ -154,8 +154,9 @@ def test_quantize_rounds_to_the_nearest_of_255_levels(blocks: int) -> None:
     scales, sums = record[32 * blocks : 40 * blocks].view(np.float32).reshape(2, blocks)
     assert np.abs(q * scales[:, None] - x.reshape(blocks, 32)).max() <= scales.max() / 2 * 1.0001
     np.testing.assert_allclose(sums, scales * q.sum(axis=1), rtol=1e-6)
-    offsets = record[40 * blocks :].view(np.int16).reshape(blocks, 2, 2)  # halves of blocks, halves of quads
+    offsets = record[40 * blocks : 48 * blocks].view(np.int16).reshape(blocks, 2, 2)  # halves of blocks, halves of quads
     np.testing.assert_array_equal(offsets, 32 * q.reshape(blocks, 2, 4, 2, 2).sum(axis=(2, 4)))
+    np.testing.assert_array_equal(record[48 * blocks :].view(np.int32), -128 * q.sum(axis=1))
     assert scales[0] == 0 and (blocks == 1 or np.abs(q[1:]).max(axis=1).min() == 127)
 
 

@@ -136,3 +136,12 @@ def test_one_thread_and_long_steps_have_no_choice() -> None:
     for seconds in (1.0, 100.0, 100.0, 100.0):
         policy.note(256, True, seconds)
     assert policy.shares(256) and policy.shares(1)
+
+
+def test_each_number_of_rows_has_a_baseline_of_its_own() -> None:
+    """Steps of one and of four rows take turns, as with speculation: sharing is faster, and only their second steps run alone."""
+    policy, shared = ThreadPolicy(2), []
+    for rows in (1, 4) * 4:
+        shared.append(policy.shares(rows))
+        policy.note(rows, shared[-1], 0.006 if shared[-1] else 0.01)
+    assert shared == [True, True, False, False, True, True, True, True]

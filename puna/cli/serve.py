@@ -1,0 +1,140 @@
+"""puna serve: models behind an HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from puna.cli.fetch import offer
+from puna.cli.options import Utf8, Whole, cache_options, engine_config, engine_options, json_option, require_text
+from puna.cli.terminal import TerminalReporter, print_json, tell
+from puna.errors import ConfigError, UsageError
+from puna.install import pip
+from puna.units import GIB
+
+if TYPE_CHECKING:
+    from puna.server.models import ServedModel
+    from puna.server.service import Service
+    from puna.server.settings import ServerSettings
+
+FLAGS = {  # of fields that have another name
+    "api_keys": "--api-key",
+    "allowed_hosts": "--allowed-host",
+    "allowed_origins": "--allowed-origin",
+    "drain_s": "--drain",
+}
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL] ...")
+@click.option("--host", metavar="ADDRESS", help="Listen on this address [127.0.0.1: only this machine].")
+@click.option("--port", type=Whole(low=0), metavar="N", help="Listen on this port; 0: any free one [8000].")
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    type=Utf8(),
+    envvar="PUNA_API_KEY",
+    metavar="KEY",
+    help="Require this key (or PUNA_API_KEY); repeatable.",
+)
+@click.option("--alias", "aliases", multiple=True, type=Utf8(), metavar="NAME", help="Another name of the first model; *: any.")
+@click.option(
+    "--allowed-origin", "allowed_origins", multiple=True, metavar="ORIGIN", help="Let pages of ORIGIN call; repeatable."
+)
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
+@click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
+@click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@engine_options
+@cache_options
+@json_option
+def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Serve models to programs that speak the API of OpenAI, Anthropic or Ollama.
+
+    The first MODEL is loaded now, the others when they are asked for. NAME=MODEL gives one a name of your choice.
+    """
+    from puna.llm import LLM
+
+    try:
+        from puna.server.models import Models
+        from puna.server.process import bound_socket, serve
+        from puna.server.service import Service
+        from puna.server.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        raise UsageError(f"puna serve needs the package {error.name}", hint=f"{pip()} install 'puna[serve]'") from None
+    names = ServerSettings.__dataclass_fields__
+    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
+    settings = _settings(ServerSettings, given)
+    listening = bound_socket(settings)
+    _log_to_stderr()
+    with listening, TerminalReporter() as report:
+        config = engine_config({name: value for name, value in flags.items() if name not in names}, report)
+        offer(models[0].partition("=")[2] or models[0] if models else None, config, report)
+        load = partial(LLM.load, report=report, check=partial(require_text, needs_template=False))
+        served = Models(map(_named, models or ("",)), config, aliases, load)
+        service = Service(served, settings)
+        port = listening.getsockname()[1]
+        asyncio.run(serve(service, listening, lambda: _tell_ready(service, port, as_json)))
+    tell("puna: the server has ended")
+
+
+def _settings(kind: type[ServerSettings], given: dict[str, Any]) -> ServerSettings:
+    """The settings; an error names the flag."""
+    try:
+        return kind(**given)
+    except ConfigError as error:
+        flag = FLAGS.get(error.field, f"--{error.field.replace('_', '-')}")
+        raise UsageError(f"{flag}{error.message.removeprefix(error.field)}", hint=error.hint) from None
+
+
+def _log_to_stderr() -> None:
+    """A row for each request, and what fails."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("puna.server")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def _named(word: str) -> ServedModel:
+    from puna.server.models import ServedModel
+
+    name, equals, source = word.partition("=")
+    if equals:
+        return ServedModel(name, source)
+    return ServedModel(_short_name(word), word or None)
+
+
+def _short_name(word: str) -> str:
+    """What clients call a model: the file's name without its ending.
+
+    >>> _short_name("models/tiny-q4_0.gguf"), _short_name("")
+    ('tiny-q4_0', 'default')
+    """
+    return word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or "default"
+
+
+def _tell_ready(service: Service, port: int, as_json: bool) -> None:
+    model, host = service.models.default, service.settings.host
+    llm = model.llm
+    assert llm is not None
+    address = f"http://{host}:{port}"
+    if as_json:
+        print_json({"address": address, "port": port, "models": [one.name for one in service.models.all]})
+        return
+    size = llm.plan.weights_bytes / GIB
+    tell(
+        f"{model.name} is served at {address}  ({size:.2f} GiB, context {llm.plan.max_context}, {llm.backend.info.name})",
+        "Try it:",
+        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\",
+        """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'""",
+        f"""  python -c "import openai; print(openai.OpenAI(base_url='{address}/v1', api_key='none')""",
+        f"""    .chat.completions.create(model='{model.name}', messages=[{{'role': 'user', 'content': 'Hi'}}]))\"""",
+        "Ctrl-C ends the server.",
+    )

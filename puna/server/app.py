@@ -1,0 +1,50 @@
+"""Puts the server together: the guard, then the routes of all wires."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
+
+from puna.server import openapi, request_log
+from puna.server.guard import Guard
+from puna.server.metrics import Metrics
+from puna.server.refusals import Refusal
+from puna.server.service import Endpoint, Service
+from puna.server.wires import WIRES, wire_of
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The ASGI application of a service."""
+    routes = [Route(route.path, route.make(service), methods=[route.method]) for wire in WIRES for route in wire.routes]
+    routes.append(Route("/health", _health(service), methods=["GET"]))
+    routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
+    routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
+    service.listeners.append(request_log.write)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    app.router.redirect_slashes = False
+    return Guard(app, service.settings, _refused)
+
+
+def _health(service: Service) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        if service.is_draining:
+            return JSONResponse({"status": "ending"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    return answer
+
+
+def _refused(scope: Scope, refusal: Refusal) -> ASGIApp:
+    return JSONResponse(wire_of(scope["path"]).error_body(refusal), refusal.status)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 and 405, in the shape of the wire that the path belongs to."""
+    status = getattr(error, "status_code", 500)
+    problem = {404: "there is no such route", 405: f"{request.method} is not allowed here"}.get(status, "the request failed")
+    refusal = Refusal(status, f"{problem}: {request.url.path[:200]}", code="not_found" if status == 404 else "method_not_allowed")
+    return JSONResponse(wire_of(request.url.path).error_body(refusal), status, dict(getattr(error, "headers", None) or {}))

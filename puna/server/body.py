@@ -1,0 +1,51 @@
+"""Reads the body of a request, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from puna.server import strict_json
+from puna.server.refusals import Refusal
+from puna.server.settings import ServerSettings
+
+JSON = "application/json"
+
+
+async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
+    """The JSON object of a body. Refusal: 415 for another type, 413 for too many bytes, 408 if it takes too long, else 400.
+
+    The type is required because a page on another origin may send a form or plain text without asking, but not JSON.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON and not kind.endswith("+json"):
+        raise Refusal(415, f"the content type is {kind[:80] or 'missing'}; {JSON} is needed", code="unsupported_media_type")
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise Refusal(
+            415, f"the content encoding is {encoding[:80]}; puna takes bodies as they are", code="unsupported_media_type"
+        )
+    return strict_json.parse(await _read(request, settings))
+
+
+async def _read(request: Request, settings: ServerSettings) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > settings.max_body:
+        raise _too_large(settings.max_body)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.body_s):
+            async for part in request.stream():
+                body += part
+                if len(body) > settings.max_body:
+                    raise _too_large(settings.max_body)
+    except TimeoutError:
+        raise Refusal(408, f"the body was not complete after {settings.body_s:g} s", code="timeout") from None
+    except ClientDisconnect:
+        raise Refusal(400, "the client went away", code="disconnected") from None
+    return bytes(body)
+
+
+def _too_large(max_body: int) -> Refusal:
+    return Refusal(413, f"the body has more than {max_body} bytes, which is the limit", code="request_too_large")

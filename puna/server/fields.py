@@ -1,0 +1,95 @@
+"""The fields of requests, in three classes (docs/wires.md is made from these tables):
+
+* a field that means something is used, or refused by name (400): the declared fields, and those of `SETTINGS`;
+* a hint (`HINTS`) changes no answer: it is accepted, and named in the header `x-puna-ignored` and in the log;
+* a tool that this server does not have, such as a web search, is skipped and named in the same way.
+
+A field that nobody knows is treated as a hint, unless it looks like a misspelled field that means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from puna import checks
+from puna.errors import UsageError, did_you_mean
+from puna.request import allowed_range, checked_setting
+from puna.server.refusals import Refusal
+
+IGNORED_HEADER = "x-puna-ignored"
+
+
+class Fields(BaseModel):
+    """The body of a request of one route. `settings` are the fields of SamplingParams that it sets."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    SETTINGS: ClassVar[Mapping[str, str]] = {}  # field -> the field of SamplingParams that it sets; a later one wins
+    HINTS: ClassVar[frozenset[str]] = frozenset()
+
+    _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """The fields of a body. Refusal (400) that names the first wrong one."""
+        try:
+            made = cls.model_validate({name: value for name, value in body.items() if value is not None})
+        except ValidationError as error:
+            raise _refusal_of(error.errors(include_url=False)[0]) from None
+        for name, own in cls.SETTINGS.items():
+            if (value := body.get(name)) is not None:
+                made._settings[own] = _checked(own, value, name)
+        made._require_known()
+        return made
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self._settings)
+
+    def ignored(self) -> list[str]:
+        """Names of the given fields that change nothing."""
+        return self._without_meaning()
+
+    def _without_meaning(self) -> list[str]:
+        return [name for name in self.model_extra or () if name not in self.SETTINGS]
+
+    def _require_known(self) -> None:
+        for name in self._without_meaning():
+            known = [*type(self).model_fields, *self.SETTINGS]
+            if name not in self.HINTS and (similar := did_you_mean(name, known)):
+                raise Refusal(400, f"unknown field {name[:80]!r}. {similar}", field=name, code="unknown_parameter")
+
+    @classmethod
+    def schema_of_body(cls) -> dict[str, Any]:
+        """The JSON schema of the body, for the OpenAPI document."""
+        schema = cls.model_json_schema(ref_template="#/components/schemas/{model}")
+        settings = {name: schema_of_setting(own) for name, own in cls.SETTINGS.items()}
+        return {**schema, "properties": {**settings, **schema.get("properties", {})}, "additionalProperties": True}
+
+
+def schema_of_setting(name: str) -> dict[str, Any]:
+    """The JSON schema of a field of SamplingParams, as far as its range tells it."""
+    limits = allowed_range(name)
+    if limits is None:
+        return {}
+    low, high = limits
+    kind = "integer" if isinstance(low, int) else "number"
+    return {"anyOf": [{"type": kind, "minimum": low, "maximum": high}, {"type": "null"}]}
+
+
+def _checked(own: str, value: Any, name: str) -> Any:
+    try:
+        return checked_setting(own, value, name)
+    except UsageError as error:
+        raise Refusal(400, error.line, field=name, code="invalid_value") from None
+
+
+def _refusal_of(problem: ErrorDetails) -> Refusal:
+    path = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return Refusal(400, f"{path} is missing", field=path, code="missing_required_parameter")
+    return Refusal(400, f"{path} is {checks.shown(problem['input'])[:200]}; {problem['msg']}", field=path, code="invalid_value")

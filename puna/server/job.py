@@ -1,0 +1,38 @@
+"""The one internal request that every wire makes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from puna.server.tools.base import Tool
+
+ToolChoice = Literal["auto", "none", "required"] | str  # or the name of the tool that must be called
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to generate. It has either a `prompt` or `messages`.
+
+    `settings` are fields of SamplingParams that the client has set; the model's suggestions fill the rest. `defaults` are a
+    wire's own, which count where neither has set them.
+    """
+
+    wire: str
+    model: str = ""  # a name, or "": the first model
+    prompt: str | Sequence[int] | None = None
+    messages: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    has_parallel_calls: bool = True
+    suffix: str | None = None  # fill in between `prompt` and this
+    think: bool | None = None  # turn a model's thinking on or off; None: as its template has it
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"

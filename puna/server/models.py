@@ -1,0 +1,126 @@
+"""The served models by name: loaded when first asked for, kept while they are used, evicted when another needs the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from puna.config import EngineConfig
+from puna.errors import InsufficientMemoryError, UsageError, did_you_mean
+from puna.llm import LLM
+from puna.server.refusals import Refusal
+
+
+@dataclass(slots=True, eq=False)
+class ServedModel:
+    """A model under its name. `source` is what `LLM` takes; `llm` is None while it is not loaded."""
+
+    name: str
+    source: str | None
+    llm: LLM | None = None
+    created_at: int = field(default_factory=lambda: int(time.time()))
+    num_users: int = 0
+    used_at: float = 0.0  # on the clock of time.monotonic
+    keep_alive_s: float | None = None  # None: until its memory is needed
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while it is loaded
+
+    @property
+    def is_idle(self) -> bool:
+        return self.llm is not None and self.num_users == 0
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it is unloaded if nobody uses it, on that clock; None: never by itself."""
+        return None if self.keep_alive_s is None else self.used_at + self.keep_alive_s
+
+
+class Models:
+    """All served models; the first is the default one. `load` opens one: LLM, or a test's stand-in."""
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        config: EngineConfig,
+        aliases: Iterable[str] = (),
+        load: Callable[..., LLM] = LLM,
+    ) -> None:
+        self.all = list(models)
+        names = [model.name for model in self.all]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two models are named {max(names, key=names.count)!r}", hint="Give one another name: NAME=MODEL.")
+        self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
+        self._config = config
+        self._load = load
+
+    @property
+    def default(self) -> ServedModel:
+        return self.all[0]
+
+    def named(self, name: str) -> ServedModel:
+        """The model of a request; "" is the default one. Refusal (404) for a name that is not served."""
+        if not name:
+            return self.default
+        found = self._by_name.get(name) or self._by_name.get("*")
+        if found is None:
+            known = ", ".join(self._by_name)
+            hint = did_you_mean(name, list(self._by_name))
+            raise Refusal(
+                404, f"the model {name[:80]!r} is not served. {hint} Served: {known}.".replace("  ", " "),
+                field="model", code="model_not_found",
+            )  # fmt: skip
+        return found
+
+    @contextlib.asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[LLM]:
+        """The model, loaded; it stays loaded until the block ends."""
+        model = self.named(name)
+        model.num_users += 1
+        try:
+            yield await self.loaded(model)
+        finally:
+            self.release(model)
+
+    def release(self, model: ServedModel) -> None:
+        model.num_users -= 1
+        model.used_at = time.monotonic()
+
+    async def loaded(self, model: ServedModel) -> LLM:
+        """Load it, unless it is. Models that nobody uses make room, the one that was used longest ago first."""
+        async with model.lock:
+            while model.llm is None:
+                try:
+                    llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
+                    llm.runner.start()
+                    model.llm, model.used_at = llm, time.monotonic()
+                except InsufficientMemoryError:
+                    if not await self._evicted_one():
+                        raise
+            return model.llm
+
+    async def unload(self, model: ServedModel) -> None:
+        """Free its memory. Requests that run end with ABORT."""
+        llm, model.llm = model.llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.close)
+
+    async def unload_expired(self) -> None:
+        """Unload what nobody has used for as long as it was to be kept."""
+        now = time.monotonic()
+        for model in self.all:
+            if model.is_idle and model.expires_at is not None and model.expires_at <= now:
+                await self.unload(model)
+
+    async def close(self) -> None:
+        for model in self.all:
+            await self.unload(model)
+
+    async def _evicted_one(self) -> bool:
+        idle = [model for model in self.all if model.is_idle]
+        if not idle:
+            return False
+        await self.unload(min(idle, key=lambda model: model.used_at))
+        return True

@@ -1,0 +1,51 @@
+"""One row for each request: which wire, how long the prompt, what came from the cache, how fast. No text of anybody."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from puna.completion import Timing
+from puna.server.running_job import RunningJob
+
+log = logging.getLogger("puna.server.requests")
+
+
+def write(run: RunningJob) -> None:
+    """The row of a job that has ended."""
+    log.info("%s", row(run))
+
+
+def row(run: RunningJob) -> str:
+    """A row of `name=value`, which people and programs can read.
+
+    first: seconds until the first token; rate: tokens per second after it; end: why it ended.
+    """
+    usage, handle = run.usage, run.handle
+    first = next((one for one in handle.samples if one.first_token_at), None)
+    facts = {
+        "wire": run.job.wire,
+        "model": run.job.model or "-",
+        "prompt": usage.prompt,
+        "cached": f"{100 * usage.cached // max(usage.prompt, 1)}%",
+        "out": usage.output,
+        "first": f"{first.first_token_at - handle.submitted_at:.2f}s" if first else "-",
+        "rate": f"{_rate(run):.1f}/s",
+        "total": f"{time.time() - run.began_at:.2f}s",
+        "end": _end(run),
+    }
+    if run.ignored:
+        facts["ignored"] = ",".join(run.ignored)
+    return " ".join(f"{name}={value}" for name, value in facts.items())
+
+
+def _rate(run: RunningJob) -> float:
+    ended = [one for one in run.handle.samples if one.request is not None and one.ended_at]
+    return sum(Timing.of(one, one.request).decode_per_s for one in ended if one.request is not None)
+
+
+def _end(run: RunningJob) -> str:
+    if run.problem is not None:
+        return f"error:{run.problem.status}"
+    reasons = [str(one.request.finish_reason) for one in run.handle.samples if one.request and one.request.finish_reason]
+    return reasons[0] if reasons else "gone"

@@ -1,0 +1,207 @@
+"""Runs a job and tells of it by events. The runner's thread computes; the event loop only waits for what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from puna import samples
+from puna.async_llm import News
+from puna.chat import unread_args
+from puna.completion import Completion
+from puna.llm import LLM, ChatSettings, PromptJob
+from puna.request import Request, StepOutput
+from puna.runner import Handle
+from puna.server.calling import Calling, held_to_tools
+from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
+from puna.server.job import Job
+from puna.server.refusals import Refusal, refusal_of
+from puna.server.tools import format_of
+from puna.thinking import SWITCHES, switch
+
+
+class RunningJob:
+    """A job that runs. Iterate over `events` once; `close` ends it at any time."""
+
+    def __init__(self, llm: LLM, job: Job, prepared: PromptJob, progress_s: float) -> None:
+        self.llm, self.job = llm, job
+        self.began_at = time.time()
+        self.on_close: Callable[[RunningJob], None] = lambda run: None
+        self.problem: Refusal | None = None  # what broke it
+        self.ignored: list[str] = []  # fields of the request that changed nothing
+        self._news, self._progress_s = News(), progress_s
+        self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
+        self._is_closed = False
+        self.params = prepared.params
+        self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, until every sample has ended. Raises a Refusal if the engine refuses the job, or if it fails."""
+        try:
+            async for output in self._outputs():
+                if isinstance(output, Progress):
+                    yield output
+                else:
+                    for event in self._events_of(output):
+                        yield event
+        except Exception as error:  # whatever the engine raises belongs to this job
+            self.problem = refusal_of(error)
+            raise self.problem from error
+        finally:
+            self.close()
+
+    async def drained(self) -> Drained:
+        """All events together, as who does not stream needs them."""
+        drained = Drained()
+        async for event in self.events():
+            drained.add(event)
+        return drained
+
+    @property
+    def completion(self) -> Completion:
+        """The whole result, after the last event."""
+        return Completion.of(self.handle)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far."""
+        requests = [one.request for one in self.handle.samples if one.request is not None]
+        if not requests:
+            return Usage()
+        thoughts = sum(one.reasoning.num_tokens for one in requests if one.reasoning is not None)
+        output = sum(len(one.output_ids) for one in requests)
+        return Usage(len(requests[0].prompt_ids), requests[0].num_cached, output, thoughts)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the prompt is."""
+        request = next((one.request for one in self.handle.samples), None)
+        if request is None:
+            return Progress(0, 0, 0)
+        return Progress(min(request.num_computed, len(request.prompt_ids)), request.num_cached, len(request.prompt_ids))
+
+    def close(self) -> None:
+        """End the job if it runs, before the next step. Never waits. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.handle.cancel()
+            self.on_close(self)
+
+    async def _outputs(self) -> AsyncIterator[StepOutput | Progress]:
+        """The engine's outputs. Until the first one, Progress at least each `progress_s`."""
+        has_begun = False
+        while True:
+            if (output := self.handle.take()) is not None:
+                has_begun = True
+                yield output
+            elif self.handle.is_over:
+                if self.handle.error is not None:
+                    raise self.handle.error
+                return
+            elif has_begun:
+                await self._news.next()
+            elif not await self._heard_within(self._progress_s):
+                yield self.progress
+
+    async def _heard_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.next()
+        except TimeoutError:
+            return False
+        return True
+
+    def _events_of(self, output: StepOutput) -> Iterator[Event]:
+        if self._calling is not None:
+            yield from self._calling.events(output, self._has_thought(output.index))
+        elif output.token_ids or output.text or output.reasoning:
+            yield Piece(output.index, output.text, output.reasoning, output.token_ids, output.logprobs)
+        if output.finish_reason is not None:
+            reason = str(output.finish_reason) if self._calling is None else self._calling.reason(output)
+            yield Ended(output.index, reason, self._stop_reason(output.index))
+
+    def _has_thought(self, index: int) -> bool:
+        request = self._request(index)
+        return request is not None and request.reasoning is not None and request.reasoning.is_present
+
+    def _stop_reason(self, index: int) -> int | str | None:
+        request = self._request(index)
+        return None if request is None else request.stop_reason
+
+    def _request(self, index: int) -> Request | None:
+        return self.handle.samples[index].request if index < len(self.handle.samples) else None
+
+
+class Drained:
+    """The events of a job, collected: of each sample its text, reasoning, calls and end."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[str]] = {}
+        self.reasoning: dict[int, list[str]] = {}
+        self.calls: dict[int, dict[int, CallPiece]] = {}
+        self.pieces: dict[int, list[Piece]] = {}
+        self.ends: dict[int, Ended] = {}
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Piece):
+            self.texts.setdefault(event.index, []).append(event.text)
+            self.reasoning.setdefault(event.index, []).append(event.reasoning)
+            self.pieces.setdefault(event.index, []).append(event)
+        elif isinstance(event, CallPiece):
+            calls = self.calls.setdefault(event.index, {})
+            so_far = calls.get(event.call)
+            calls[event.call] = event if so_far is None else _joined(so_far, event)
+        elif isinstance(event, Ended):
+            self.ends[event.index] = event
+
+    def text(self, index: int = 0) -> str:
+        return "".join(self.texts.get(index, ()))
+
+    def thoughts(self, index: int = 0) -> str:
+        return "".join(self.reasoning.get(index, ()))
+
+    def calls_of(self, index: int = 0) -> list[CallPiece]:
+        return [call for _, call in sorted(self.calls.get(index, {}).items())]
+
+
+def _joined(first: CallPiece, more: CallPiece) -> CallPiece:
+    return CallPiece(first.index, first.call, first.arguments + more.arguments, first.id, first.name)
+
+
+def prepare(llm: LLM, job: Job) -> PromptJob:
+    """Check and encode a job; the template runs here. Raises UsageError and its kinds. Takes its time: call it in a thread.
+
+    What the engine would refuse is refused here, before a stream is opened.
+    """
+    prepared = _encoded(llm, job)
+    params = samples.params_of_samples(prepared.params)[0]
+    llm.engine.admission.admit(0, prepared.prompt_ids, params, prepared.sampler, None, prepared.processors)
+    return prepared
+
+
+def _encoded(llm: LLM, job: Job) -> PromptJob:
+    settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
+    settings |= job.settings
+    if job.messages:
+        messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
+        if job.tools:
+            messages, settings, of_tools = held_to_tools(llm, job, settings)
+            args |= of_tools
+        in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
+        return llm.chat_jobs(messages, None, in_chat)[0]
+    if job.prompt is None:
+        raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
+    if job.suffix is not None and isinstance(job.prompt, str):
+        infill = llm.encode_infill(job.prompt, job.suffix)
+        settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
+        return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
+    return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+
+
+def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
+    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
+    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
+        return {}
+    return switch(llm.chat_template, job.think)

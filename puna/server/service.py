@@ -1,0 +1,127 @@
+"""What the routes of all wires share: the models, the limits, and the way a job begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from puna.async_llm import AsyncLLM
+from puna.errors import QueueFullError
+from puna.llm import LLM
+from puna.pooling import Floats
+from puna.server.body import read_json
+from puna.server.job import Job
+from puna.server.models import Models
+from puna.server.refusals import Refusal, logged_refusal
+from puna.server.replies import headers_of
+from puna.server.running_job import RunningJob, prepare
+from puna.server.settings import ServerSettings
+
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+ErrorBody = Callable[[Refusal], dict[str, Any]]
+
+MAX_PROMPTS = 2048  # OpenAI's limit of texts to embed
+
+
+class Embedded(NamedTuple):
+    """Vectors, one for each prompt, and the tokens of all."""
+
+    vectors: Floats
+    num_tokens: int
+
+
+class Service:
+    """One running server."""
+
+    def __init__(self, models: Models, settings: ServerSettings) -> None:
+        self.models, self.settings = models, settings
+        self.running: set[RunningJob] = set()
+        self.listeners: list[Callable[[RunningJob], None]] = []  # told of each run at its end: log, metrics
+        self.is_draining = False
+        self._num_begun = 0  # jobs that are being prepared
+
+    async def read_json(self, request: Request) -> dict[str, Any]:
+        return await read_json(request, self.settings)
+
+    async def begin(self, job: Job) -> RunningJob:
+        """Start a job: its model is loaded, its prompt checked and encoded. Raises what is wrong before anything is sent."""
+        if self.is_draining:
+            raise Refusal(503, "the server is ending; it takes no new requests", code="server_ending", retry_after=5)
+        model = self.models.named(job.model)
+        model.num_users += 1
+        self._num_begun += 1
+        try:
+            llm = await self.models.loaded(model)
+            self._require_room(llm.plan.max_sequences)
+            prepared = await asyncio.to_thread(prepare, llm, job)
+            run = RunningJob(llm, job, prepared, self.settings.progress_s)
+        except BaseException:
+            self.models.release(model)
+            raise
+        finally:
+            self._num_begun -= 1
+        self.running.add(run)
+        run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
+        return run
+
+    async def embed(
+        self, model: str, prompts: Sequence[Any], dimensions: int | None = None, *, truncates: bool = False
+    ) -> Embedded:
+        """The embeddings of texts or rows of ids. `truncates`: cut those that are longer than the context."""
+        async with self.models.using(model) as llm:
+            self._require_room(llm.plan.max_sequences)
+            ids = await asyncio.to_thread(_rows_of_ids, llm, prompts, truncates)
+            vectors = await AsyncLLM.from_llm(llm).embed(ids, dimensions=dimensions)
+        return Embedded(vectors, sum(map(len, ids)))
+
+    def _require_room(self, max_sequences: int) -> None:
+        """429 if as many requests wait as may."""
+        if len(self.running) + self._num_begun > max_sequences + self.settings.max_queue:
+            raise QueueFullError.of(self.settings.max_queue)
+
+    def _end(self, run: RunningJob, release: Callable[[], None]) -> None:
+        self.running.discard(run)
+        release()
+        for listener in self.listeners:
+            listener(run)
+
+    def answered(self, endpoint: Endpoint, error_body: ErrorBody) -> Endpoint:
+        """The endpoint, with its errors in the wire's shape. A bug is logged under an id, and the client gets the id."""
+
+        async def answer(request: Request) -> ASGIApp:
+            try:
+                return await endpoint(request)
+            except Exception as error:  # noqa: BLE001 - a client never gets a traceback
+                return self.refused(error, error_body)
+
+        return answer
+
+    def refused(self, error: Exception, error_body: ErrorBody) -> ASGIApp:
+        refusal = logged_refusal(error)
+        return JSONResponse(error_body(refusal), refusal.status, headers_of(refusal))
+
+
+def _rows_of_ids(llm: LLM, prompts: Sequence[Any], truncates: bool) -> list[list[int]]:
+    if not prompts or len(prompts) > MAX_PROMPTS:
+        raise Refusal(
+            400, f"input holds {len(prompts)} texts; 1 to {MAX_PROMPTS} are allowed", field="input", code="invalid_value"
+        )
+    rows = [_row_of_ids(llm, prompt, truncates) for prompt in prompts]
+    if [] in rows:
+        raise Refusal(400, f"text {rows.index([])} of input has no tokens", field="input", code="invalid_value")
+    return rows
+
+
+def _wrong_input(problem: str) -> Refusal:
+    return Refusal(400, problem, field="input", code="invalid_value")
+
+
+def _row_of_ids(llm: LLM, prompt: Any, truncates: bool) -> list[int]:
+    if truncates and isinstance(prompt, str) and llm.tokenizer is not None:
+        return llm.tokenizer.encode(prompt)[: llm.plan.max_context]
+    return llm.encode(prompt)

@@ -1,0 +1,92 @@
+"""JSON of requests: the one parser. What JSON parsers read in different ways is refused, so nothing is read differently later."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from puna.server.refusals import Refusal
+
+MAX_DEPTH = 100
+MAX_DIGITS = 32  # of a whole number; 2**64 has 20
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The object in a body. Refusal (400) unless it is UTF-8 and strict JSON.
+
+    Refused: duplicate names, NaN and Infinity, numbers that no float holds, lone surrogates, nesting deeper than MAX_DEPTH.
+
+    >>> parse(b'{"n": 1}')
+    {'n': 1}
+    """
+    try:
+        text = body.decode()
+        value = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise _not_json(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if not isinstance(value, dict):
+        raise Refusal(400, "the body is JSON, but no object: {...} is needed", code="invalid_json")
+    for depth, item in _walk(value):
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        _require_unicode(item)
+    return value
+
+
+def _walk(value: Any) -> Iterator[tuple[int, Any]]:
+    """(depth, value) of each value in it, and of each name."""
+    pending = [(0, value)]
+    while pending:
+        depth, item = pending.pop()
+        yield depth, item
+        if isinstance(item, dict):
+            pending += [(depth + 1, part) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            pending += [(depth + 1, part) for part in item]
+
+
+def _require_unicode(item: Any) -> None:
+    if isinstance(item, str) and not item.isascii():
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            raise _not_json(f"a text holds the lone surrogate U+{ord(item[error.start]):04X}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _not_json(f"the name {max(names, key=names.count)[:40]!r} stands twice in one object")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _not_json(f"a number has {len(digits)} digits; at most {MAX_DIGITS} are allowed")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _not_json(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise _not_json(f"{name} is not JSON")
+
+
+def _not_json(problem: str) -> Refusal:
+    return Refusal(400, f"the body is not valid JSON: {problem}", code="invalid_json")
+
+
+def _too_deep() -> Refusal:
+    return Refusal(400, f"the body is nested deeper than {MAX_DEPTH}", code="invalid_json")

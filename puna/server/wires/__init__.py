@@ -1,0 +1,37 @@
+"""The wires that puna speaks: each file translates one API to jobs and back."""
+
+from __future__ import annotations
+
+from puna.server.wires import (
+    llama_server,
+    ollama_generate,
+    ollama_models,
+    ollama_shapes,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+)
+from puna.server.wires.base import Wire
+from puna.server.wires.openai_shapes import error_body
+
+OPENAI = Wire(
+    "openai",
+    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES),
+    error_body,
+    ("/v1",),
+)
+OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
+LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
+
+WIRES = (OPENAI, OLLAMA, LLAMA_SERVER)
+
+
+def wire_of(path: str) -> Wire:
+    """The wire whose shape the errors of a path have: the one with the longest prefix of it, else OpenAI's.
+
+    >>> wire_of("/nowhere").name
+    'openai'
+    """
+    matches = [(len(prefix), wire) for wire in WIRES for prefix in wire.prefixes if path.startswith(prefix)]
+    return max(matches, key=lambda match: match[0])[1] if matches else OPENAI

@@ -1,0 +1,259 @@
+"""llama-server's own routes that clients use (its README, 2026), and lm-eval's `/tokenizer_info`: tokens, templates, infill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from puna import __version__
+from puna.completion import Timing
+from puna.llm import LLM
+from puna.server.events import Ended, Piece
+from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.job import Job
+from puna.server.refusals import Refusal
+from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.running_job import RunningJob
+from puna.server.service import Endpoint, Service
+from puna.server.wires.base import WireRoute
+from puna.server.wires.openai_chat import as_conversation
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
+from puna.tokenizers.base import Tokenizer
+
+MAX_TEXT = 4 << 20  # characters of a text to tokenise
+
+
+class TokenizeFields(Fields):
+    """The body of `/tokenize`: llama-server's `content`, or vLLM's `prompt` (lm-eval)."""
+
+    content: str = Field("", max_length=MAX_TEXT)
+    prompt: str = Field("", max_length=MAX_TEXT)
+    model: str = ""
+    add_special: bool = False
+    add_special_tokens: bool | None = None
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+class DetokenizeFields(Fields):
+    """The body of `/detokenize`."""
+
+    tokens: list[int] = Field(max_length=1 << 20)
+    model: str = ""
+
+
+class TemplateFields(Fields):
+    """The body of `/apply-template`."""
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    model: str = ""
+    tools: list[dict[str, Any]] = []
+    chat_template_kwargs: dict[str, Any] = {}
+    add_generation_prompt: bool = True
+
+
+class NativeFields(Fields):
+    """The body of `/completion`: a prompt is continued as it is."""
+
+    SETTINGS: ClassVar[Mapping[str, str]] = {name: own for name, own in SETTINGS.items() if name != "n"}
+    HINTS: ClassVar[frozenset[str]] = HINTS | {"id_slot", "samplers_seq", "t_max_predict_ms", "n_cache_reuse", "response_fields"}
+
+    prompt: str | list[int] = ""
+    model: str = ""
+    stream: bool = False
+    logit_bias: dict[str, float] = {}
+
+    def job(self) -> Job:
+        own = {**self.settings, **({"logit_bias": biases(self.logit_bias)} if self.logit_bias else {})}
+        return Job("llama-server", self.model, prompt=self.prompt, settings=own, defaults={"max_tokens": None})
+
+
+class InfillFields(NativeFields):
+    """The body of `/infill`: the text between a prefix and a suffix."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: list[dict[str, Any]] = []
+
+    def job(self) -> Job:
+        if self.input_extra:
+            raise Refusal(400, "input_extra is not supported; leave it out", field="input_extra", code="unsupported_parameter")
+        prefix = self.input_prefix + (self.prompt if isinstance(self.prompt, str) else "")
+        return Job("llama-server", self.model, prompt=prefix, suffix=self.input_suffix, settings=self.settings)
+
+
+class NativeWriter:
+    """Writes a job as llama-server's completion."""
+
+    def __init__(self, run: RunningJob) -> None:
+        self._run = run
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for event in self._run.events():
+            if isinstance(event, Piece):
+                yield sse({"content": event.reasoning + event.text, "tokens": list(event.token_ids), "stop": False, "index": 0})
+            elif isinstance(event, Ended):
+                yield sse(self._last("", event))
+
+    async def whole(self) -> dict[str, Any]:
+        drained = await self._run.drained()
+        return self._last(drained.thoughts() + drained.text(), drained.ends[0])
+
+    def _last(self, text: str, end: Ended) -> dict[str, Any]:
+        usage, request = self._run.usage, self._run.handle.confirm()
+        timing = Timing.of(self._run.handle, request)
+        kind = "limit" if end.reason == "length" else "word" if isinstance(end.stop_reason, str) else "eos"
+        decode_ms = 1000 * (timing.total_s - timing.first_token_s)
+        return {
+            "index": 0,
+            "content": text,
+            "tokens": list(request.output_ids),
+            "stop": True,
+            "stop_type": kind,
+            "stopping_word": end.stop_reason if isinstance(end.stop_reason, str) else "",
+            "truncated": request.num_dropped > 0,
+            "tokens_predicted": usage.output,
+            "tokens_evaluated": usage.prompt,
+            "tokens_cached": usage.cached,
+            "timings": {
+                "cache_n": usage.cached,
+                "prompt_n": usage.prompt - usage.cached,
+                "prompt_ms": 1000 * timing.first_token_s,
+                "prompt_per_second": timing.prefill_per_s,
+                "predicted_n": usage.output,
+                "predicted_ms": decode_ms,
+                "predicted_per_second": timing.decode_per_s,
+            },
+        }
+
+
+def failed(refusal: Refusal) -> bytes:
+    return sse(error_body(refusal))
+
+
+def _completing(kind: type[NativeFields]) -> Callable[[Service], Endpoint]:
+    def make(service: Service) -> Endpoint:
+        async def answer(request: Request) -> ASGIApp:
+            fields = kind.read(await service.read_json(request))
+            run = await service.begin(fields.job())
+            run.ignored = fields.ignored()
+            headers = {IGNORED_HEADER: ", ".join(run.ignored)} if run.ignored else {}
+            writer = NativeWriter(run)
+            if fields.stream:
+                patience_s = service.settings.stream_s
+                return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=patience_s)
+            return WholeReply(writer.whole(), error_body, run.close, headers)
+
+        return service.answered(answer, error_body)
+
+    return make
+
+
+def tokenize(service: Service) -> Endpoint:
+    async def answer(request: Request) -> ASGIApp:
+        fields = TokenizeFields.read(await service.read_json(request))
+        async with service.models.using(fields.model) as llm:
+            ids = await asyncio.to_thread(_ids_of, _tokenizer(llm), fields)
+            tokens: list[Any] = [_with_piece(_tokenizer(llm), i) for i in ids] if fields.with_pieces else list(ids)
+            return JSONResponse({"tokens": tokens, "count": len(ids), "max_model_len": llm.plan.max_context})
+
+    return service.answered(answer, error_body)
+
+
+def _ids_of(tokenizer: Tokenizer, fields: TokenizeFields) -> list[int]:
+    has_ends = fields.add_special if fields.add_special_tokens is None else fields.add_special_tokens
+    bos = None if has_ends else False
+    return tokenizer.encode(
+        fields.content or fields.prompt, bos=bos, eos=None if has_ends else False, special=fields.parse_special
+    )
+
+
+def _with_piece(tokenizer: Tokenizer, token_id: int) -> dict[str, Any]:
+    """A token and its text; its bytes where they are no text."""
+    raw = tokenizer.token_bytes(token_id)
+    try:
+        return {"id": token_id, "piece": raw.decode() or tokenizer.decode([token_id], skip_special=False)}
+    except UnicodeDecodeError:
+        return {"id": token_id, "piece": list(raw)}
+
+
+def detokenize(service: Service) -> Endpoint:
+    async def answer(request: Request) -> ASGIApp:
+        fields = DetokenizeFields.read(await service.read_json(request))
+        async with service.models.using(fields.model) as llm:
+            llm.engine.admission.require_ids("token id", fields.tokens)
+            text = await asyncio.to_thread(llm.decode, fields.tokens, skip_special=False)
+            return JSONResponse({"content": text, "prompt": text})
+
+    return service.answered(answer, error_body)
+
+
+def tokenizer_info(service: Service) -> Endpoint:
+    async def answer(request: Request) -> ASGIApp:
+        async with service.models.using("") as llm:
+            tokenizer = _tokenizer(llm)
+            spelled = {i: text for text, i in tokenizer.special_tokens.items()}
+            bos, eos = spelled.get(tokenizer.bos_id or 0, ""), spelled.get(tokenizer.eos_id or 0, "")
+            names = {"bos_token": bos, "eos_token": eos, "pad_token": eos, "chat_template": llm.chat_template}
+            return JSONResponse({**names, "vocab_size": tokenizer.vocab_size, "model_max_length": llm.plan.max_context})
+
+    return service.answered(answer, error_body)
+
+
+def apply_template(service: Service) -> Endpoint:
+    async def answer(request: Request) -> ASGIApp:
+        fields = TemplateFields.read(await service.read_json(request))
+        args = {**fields.chat_template_kwargs, **({"tools": fields.tools} if fields.tools else {})}
+        async with service.models.using(fields.model) as llm:
+            messages = [as_conversation(message) for message in fields.messages]
+            ids = await asyncio.to_thread(_encoded, llm, messages, args, fields.add_generation_prompt)
+            return JSONResponse({"prompt": llm.decode(ids, skip_special=False)})
+
+    return service.answered(answer, error_body)
+
+
+def _encoded(llm: LLM, messages: list[dict[str, Any]], args: dict[str, Any], has_prompt: bool) -> list[int]:
+    return llm.encode_chat(messages, template_args=args or None, add_generation_prompt=has_prompt)
+
+
+def props(service: Service) -> Endpoint:
+    async def answer(request: Request) -> ASGIApp:
+        async with service.models.using("") as llm:
+            return JSONResponse(
+                {
+                    "default_generation_settings": {"n_ctx": llm.plan.max_context},
+                    "total_slots": llm.plan.max_sequences,
+                    "model_alias": service.models.default.name,
+                    "chat_template": llm.chat_template or "",
+                    "modalities": {"vision": False, "audio": False},
+                    "build_info": f"puna {__version__}",
+                }
+            )
+
+    return service.answered(answer, error_body)
+
+
+def _tokenizer(llm: LLM) -> Tokenizer:
+    if llm.tokenizer is None:
+        raise Refusal(400, "this model has no tokenizer", code="unsupported_model")
+    return llm.tokenizer
+
+
+complete, infill = _completing(NativeFields), _completing(InfillFields)
+
+ROUTES = (
+    WireRoute("/completion", complete, fields=NativeFields),
+    WireRoute("/completions", complete, fields=NativeFields),
+    WireRoute("/infill", infill, fields=InfillFields),
+    WireRoute("/tokenize", tokenize, fields=TokenizeFields),
+    WireRoute("/detokenize", detokenize, fields=DetokenizeFields),
+    WireRoute("/apply-template", apply_template, fields=TemplateFields),
+    WireRoute("/tokenizer_info", tokenizer_info, "GET"),
+    WireRoute("/props", props, "GET"),
+)

@@ -1,0 +1,234 @@
+"""OpenAI's `/v1/chat/completions` (https://platform.openai.com/docs/api-reference/chat)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from puna.server.events import CallPiece, Ended, Piece, Progress
+from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.job import Job, ToolChoice
+from puna.server.refusals import Refusal, new_id
+from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.running_job import Drained, RunningJob
+from puna.server.service import Endpoint, Service
+from puna.server.tools.base import Tool
+from puna.server.wires.base import WireRoute
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body, logprob_entry, usage_body
+
+FINISH = {"timeout": "stop", "abort": "stop"}  # OpenAI has no words for these
+
+
+class StreamOptions(Fields):
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class ChatCompletionFields(Fields):
+    """The body of a chat completion."""
+
+    SETTINGS: ClassVar[Mapping[str, str]] = {**SETTINGS, "max_completion_tokens": "max_tokens"}
+    HINTS: ClassVar[frozenset[str]] = HINTS
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    model: str = ""
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=20)
+    logit_bias: dict[str, float] = {}
+    response_format: dict[str, Any] = {}
+    tools: list[dict[str, Any]] = Field([], max_length=128)
+    tool_choice: str | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
+    modalities: list[Literal["text"]] = []
+    chat_template_kwargs: dict[str, Any] = {}
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool = True
+
+    def job(self) -> Job:
+        """The internal request. Refusal for what cannot be done."""
+        tools, _ = self.known_tools()
+        return Job(
+            wire="openai",
+            model=self.model,
+            messages=[as_conversation(message) for message in self.messages],
+            settings={**self.settings, **self._own_settings()},
+            defaults={"max_tokens": None},
+            template_args=self.chat_template_kwargs,
+            tools=tools,
+            tool_choice=self._choice(tools),
+            has_parallel_calls=self.parallel_tool_calls,
+        )
+
+    def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
+        """The functions among the tools, and the types of the others, which are skipped."""
+        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
+        skipped = [str(tool.get("type"))[:40] for tool in self.tools if tool.get("type") != "function"]
+        return tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)), skipped
+
+    def ignored(self) -> list[str]:
+        return [*super().ignored(), *(f"tools:{kind}" for kind in self.known_tools()[1])]
+
+    def _own_settings(self) -> dict[str, Any]:
+        own: dict[str, Any] = {**_constraint(self.response_format)}
+        if self.logit_bias:
+            own["logit_bias"] = biases(self.logit_bias)
+        if self.logprobs or self.top_logprobs:
+            own["logprobs"] = self.top_logprobs
+        return own
+
+    def _choice(self, tools: Sequence[Tool]) -> ToolChoice:
+        return checked_choice(self.tool_choice, tools)
+
+
+def tool_of(name: str, function: Any) -> Tool:
+    """A tool from OpenAI's {"name", "description", "parameters", "strict"}."""
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise Refusal(400, f'{name} needs a function {{"name": ..., "parameters": ...}}', field=name, code="invalid_value")
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    if not isinstance(parameters, dict):
+        raise Refusal(400, f"{name}.parameters is no JSON schema", field=name, code="invalid_value")
+    return Tool(function["name"], str(function.get("description") or ""), parameters, function.get("strict") is True)
+
+
+def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> ToolChoice:
+    """`tool_choice` as a job has it. Refusal for a tool that is not offered."""
+    named = given if isinstance(given, str) else (given.get("function") or given).get("name", "")
+    if isinstance(given, str) and given in ("auto", "none"):
+        return given
+    if isinstance(given, str) and given == "required" and tools:
+        return "required"
+    if isinstance(given, str) or not any(tool.name == named for tool in tools):
+        allowed = ", ".join(["auto", "none", "required", *(tool.name for tool in tools)][:20])
+        raise Refusal(400, f"tool_choice is {str(given)[:120]}; allowed: {allowed}", field="tool_choice", code="invalid_value")
+    return str(named)
+
+
+def as_conversation(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as puna's templates take it: an assistant's null content is empty, and its reasoning has one name."""
+    kept = {name: value for name, value in message.items() if value is not None and name != "reasoning"}
+    if message.get("role") == "assistant":
+        kept.setdefault("content", "")
+        if (thoughts := message.get("reasoning_content") or message.get("reasoning")) and isinstance(thoughts, str):
+            kept["reasoning_content"] = thoughts
+    return kept
+
+
+def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `response_format` sets."""
+    kind = given.get("type", "text")
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"json_object": True} if given.get("schema") is None else {"json_schema": given["schema"]}
+    if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
+        return {"json_schema": given["json_schema"].get("schema", {})}
+    raise Refusal(
+        400, f"response_format has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
+        field="response_format", code="invalid_value",
+    )  # fmt: skip
+
+
+class ChatWriter:
+    """Writes a job as a chat completion: as chunks, or whole."""
+
+    def __init__(self, run: RunningJob, model: str, fields: ChatCompletionFields) -> None:
+        self._run, self._options = run, fields.stream_options
+        self._num = run.params.n
+        self._has_logprobs = fields.logprobs
+        self._head = {"id": new_id("chatcmpl"), "created": int(run.began_at), "model": model}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for index in range(self._num):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
+        async for event in self._run.events():
+            match event:
+                case Piece():
+                    yield self._piece(event)
+                case CallPiece():
+                    yield self._chunk(event.index, {"tool_calls": [_call_delta(event)]})
+                case Ended():
+                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason))
+                case Progress():
+                    yield self._chunk(
+                        0, {}, prompt_progress={"total": event.total, "cache": event.cached, "processed": event.done}
+                    )
+        if self._options.include_usage:
+            yield sse(self._body([], usage=usage_body(self._run.usage)))
+        yield sse("[DONE]")
+
+    async def whole(self) -> dict[str, Any]:
+        drained = await self._run.drained()
+        choices = [self._choice(drained, index) for index in range(self._num)]
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_body(self._run.usage)}
+
+    def _choice(self, drained: Drained, index: int) -> dict[str, Any]:
+        calls, text, thoughts = drained.calls_of(index), drained.text(index), drained.thoughts(index)
+        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+        if thoughts:
+            message["reasoning_content"] = thoughts
+        if calls:
+            message["tool_calls"] = [_whole_call(call) for call in calls]
+        reason = drained.ends[index].reason
+        logprobs = {"content": [entry for piece in drained.pieces.get(index, ()) for entry in map(logprob_entry, piece.logprobs)]}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs if self._has_logprobs else None,
+            "finish_reason": FINISH.get(reason, reason),
+        }
+
+    def _piece(self, piece: Piece) -> bytes:
+        delta = {"content": piece.text} if not piece.reasoning else {"reasoning_content": piece.reasoning}
+        if piece.reasoning and piece.text:
+            delta["content"] = piece.text
+        if not self._has_logprobs:
+            return self._chunk(piece.index, delta)
+        return self._chunk(piece.index, delta, logprobs={"content": list(map(logprob_entry, piece.logprobs))})
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        if self._options.continuous_usage_stats:
+            more["usage"] = usage_body(self._run.usage)
+        return sse(self._body([choice], **more))
+
+    def _body(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
+
+
+def _call_delta(piece: CallPiece) -> dict[str, Any]:
+    function: dict[str, str] = {"name": piece.name} if piece.name else {}
+    head = {"id": piece.id, "type": "function"} if piece.id else {}
+    return {"index": piece.call, **head, "function": {**function, "arguments": piece.arguments}}
+
+
+def _whole_call(call: CallPiece) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def failed(refusal: Refusal) -> bytes:
+    """The last event of a stream that failed."""
+    return sse(error_body(refusal))
+
+
+def endpoint(service: Service) -> Endpoint:
+    async def chat(request: Request) -> ASGIApp:
+        fields = ChatCompletionFields.read(await service.read_json(request))
+        ignored = fields.ignored()
+        run = await service.begin(fields.job())
+        run.ignored = ignored
+        writer = ChatWriter(run, service.models.named(fields.model).name, fields)
+        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        if fields.stream:
+            return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
+        return WholeReply(writer.whole(), error_body, run.close, headers)
+
+    return service.answered(chat, error_body)
+
+
+ROUTES = (WireRoute("/v1/chat/completions", endpoint, fields=ChatCompletionFields),)

@@ -1,0 +1,84 @@
+"""What OpenAI's chat and completions share: errors, usage, log-probabilities, and the fields of sampling.
+
+Shapes: https://platform.openai.com/docs/api-reference. The further fields are those that vLLM and llama-server take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from puna.request import TokenLogprob
+from puna.server.events import Usage
+from puna.server.refusals import Refusal
+
+KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+LEAST_LOGPROB = -9999.0  # what OpenAI sends for a token that cannot come; JSON has no infinity
+
+# Field of a body -> the field of SamplingParams that it sets. OpenAI's, then puna's own, vLLM's and llama-server's.
+SETTINGS: Mapping[str, str] = {
+    **{name: name for name in ("temperature", "top_p", "n", "seed", "stop", "presence_penalty", "frequency_penalty")},
+    **{name: name for name in ("top_k", "min_p", "typical_p", "top_n_sigma", "min_tokens", "ignore_eos", "timeout")},
+    **{name: name for name in ("xtc_probability", "xtc_threshold", "dynatemp_range", "dynatemp_exponent", "samplers")},
+    **{name: name for name in ("mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay")},
+    **{name: name for name in ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n")},
+    **{name: name for name in ("dry_sequence_breakers", "banned_strings", "bad_words_ids", "suppress_ids")},
+    **{name: name for name in ("repetition_penalty", "penalty_last_n", "include_stop_str_in_output", "stop_ids")},
+    **{name: name for name in ("context_shift", "num_keep", "thinking_budget", "lora_name", "cache_salt", "priority")},
+    **{name: name for name in ("json_schema", "regex", "choice", "grammar")},
+    "stop_token_ids": "stop_ids",
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "penalty_last_n",
+    "typ_p": "typical_p",
+    "n_predict": "max_tokens",
+    "n_keep": "num_keep",
+    "max_tokens": "max_tokens",
+}
+
+HINTS = frozenset(
+    {
+        *("metadata", "store", "user", "safety_identifier", "service_tier", "prompt_cache_key", "prompt_cache_retention"),
+        *("prompt_cache_options", "prediction", "verbosity", "moderation", "reasoning_effort", "web_search_options"),
+        *("cache_prompt",),
+    }
+)
+
+
+def error_body(refusal: Refusal) -> dict[str, Any]:
+    """An error as OpenAI writes it."""
+    kind = KINDS.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error")
+    body = {"message": refusal.message, "type": kind, "param": refusal.field or None, "code": refusal.code or None}
+    return {"error": body}
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.prompt + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def finite(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB)
+
+
+def logprob_entry(entry: TokenLogprob) -> dict[str, Any]:
+    """A token of a chat's `logprobs.content`."""
+    top = zip(entry.top, entry.top_texts, entry.top_bytes)
+    alternatives = [_token(text, logprob, raw) for (_, logprob), text, raw in top]
+    return {**_token(entry.text, entry.logprob, entry.bytes), "top_logprobs": alternatives}
+
+
+def _token(text: str, logprob: float, raw: bytes) -> dict[str, Any]:
+    return {"token": text, "logprob": finite(logprob), "bytes": list(raw)}
+
+
+def biases(given: Mapping[str, float]) -> dict[int, float]:
+    """`logit_bias`, whose names are token ids in JSON."""
+    wrong = next((name for name in given if not name.isdecimal() or len(name) > 9), None)
+    if wrong is not None:
+        raise Refusal(400, f"logit_bias names {wrong[:40]!r}; token ids are needed", field="logit_bias", code="invalid_value")
+    return {int(name): value for name, value in given.items()}

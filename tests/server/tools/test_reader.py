@@ -1,0 +1,111 @@
+"""Readers of calls: the same parts in whatever pieces an answer comes; no marker is told as text, and no text is lost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import pytest
+
+from puna.server.tools.base import CallPart, CallReader, TextPart
+from puna.server.tools.hermes import HERMES
+from puna.server.tools.layout import CallLayout
+from puna.server.tools.reader import LayoutReader, ObjectEnd
+
+Found = tuple[str, list[tuple[str, str]]]  # the text, and of each call its name and arguments
+
+A, B = '{"name": "a", "arguments": {"x": "}\\"<"}}', '{"name": "b.c", "arguments": {}}'
+CALL_A, CALL_B = ("a", '{"x": "}\\"<"}'), ("b.c", "{}")
+HERMES_TABLE: dict[str, Found] = {
+    "Hello.": ("Hello.", []),
+    "": ("", []),
+    " a <tool_call b \n": (" a <tool_call b \n", []),
+    f"<tool_call>\n{A}\n</tool_call>": ("", [CALL_A]),
+    f"<tool_call>{A}</tool_call>": ("", [CALL_A]),
+    f"Well.\n\n<tool_call>\n{A}\n</tool_call>\n<tool_call>\n{B}\n</tool_call>\n": ("Well.", [CALL_A, CALL_B]),
+    f"\n\n<tool_call>\n{B}\n</tool_call>": ("", [CALL_B]),
+    f"<tool_call>\n{A[:-5]}": ("", [("a", '{"x": "}\\')]),  # cut: a part of the arguments
+    f"<tool_call>\n{A}\n</tool": ("", [CALL_A]),
+    f"<tool_call>\n{A[:-1]}": ("", [CALL_A]),
+    "x \n<tool_call>\n{" + '"name": "a': ("x \n<tool_call>\n{" + '"name": "a', []),  # cut before it is known who is called
+    f"<tool_call>\n{A}\n</tool_call>\n<tool_call>\n{{": ("<tool_call>\n{", [CALL_A]),
+    "<tool_call>\nget_weather(1)\n</tool_call>": ("<tool_call>\nget_weather(1)\n</tool_call>", []),  # not this layout
+}
+
+
+def partitions(text: str, rng: random.Random, count: int) -> Iterator[list[str]]:
+    yield [text]
+    yield list(text)
+    for _ in range(count):
+        cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(8)))
+        yield [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def read(reader: CallReader, pieces: Sequence[str]) -> Found:
+    """Also checks that each call tells its name once, and first."""
+    text, calls = "", list[tuple[str, str]]()
+    parts = [*(part for piece in pieces for part in reader.feed(piece)), *reader.end()]
+    for part in parts:
+        if isinstance(part, TextPart):
+            text += part.text
+            assert part.text
+        elif part.name:
+            assert part.call == len(calls)
+            calls.append((part.name, part.arguments))
+        else:
+            assert part.call == len(calls) - 1 and part.arguments
+            calls[-1] = (calls[-1][0], calls[-1][1] + part.arguments)
+    return text, calls
+
+
+@pytest.mark.parametrize("text", HERMES_TABLE)
+def test_hermes_is_read_in_any_pieces(text: str) -> None:
+    rng = random.Random(7)
+    for pieces in partitions(text, rng, 200):
+        assert read(HERMES.reader(()), pieces) == HERMES_TABLE[text], pieces
+
+
+SMALL = CallLayout("<", "", '"NAME":', "", ";<", ";", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('x <"f":{};', ("x", [("f", "{}")])),
+        ('<"f":{};<"', ('<"', [("f", "{}")])),
+        ('<"f":{ }  ', ("", [("f", "{ }")])),
+        (" a < ;  ", (" a < ;  ", [])),
+    ],
+)
+def test_every_partition_of_a_small_text(text: str, expected: Found) -> None:
+    for count in range(len(text)):
+        for cuts in combinations(range(1, len(text)), count):
+            pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+            assert read(LayoutReader(SMALL), pieces) == expected, pieces
+
+
+def test_arguments_are_told_as_soon_as_they_come() -> None:
+    reader = HERMES.reader(())
+    assert reader.feed('<tool_call>\n{"name": "a", "arguments": ') == []
+    assert reader.feed('{"x') == [CallPart(0, name="a"), CallPart(0, '{"x')]
+    inside = [reader.is_inside]
+    assert reader.feed('": 1}}\n</to') == [CallPart(0, '": 1}')]
+    assert [*inside, reader.is_inside] == [True, False]
+    assert reader.feed("ol_call>") == [] and reader.end() == []
+
+
+def test_text_is_told_at_once_but_for_what_may_begin_a_call() -> None:
+    reader = HERMES.reader(())
+    assert reader.feed("Hm ") == [TextPart("Hm")]
+    assert reader.feed("<tool") == []
+    assert reader.feed("s> ok") == [TextPart(" <tools> ok")]
+
+
+def test_an_object_ends_where_its_braces_do() -> None:
+    text = '{"a{": "\\"}", "b": [{"c": "\\\\"}, "}"]}rest'
+    for cut in range(len(text)):
+        end = ObjectEnd()
+        first = end.find(text[:cut])
+        found = first if first is not None else cut + (end.find(text[cut:]) or 0)
+        assert text[found:] == "rest", cut
