@@ -190,14 +190,14 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
             messages, settings, of_tools = held_to_tools(llm, job, settings)
             args |= of_tools
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
-        return llm.chat_jobs(messages, None, in_chat)[0]
+        return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
         raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
     if job.suffix is not None and isinstance(job.prompt, str):
         infill = llm.encode_infill(job.prompt, job.suffix)
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
-        return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
-    return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+        return llm.jobs([infill.token_ids], None, settings)[0]  # type: ignore[arg-type]
+    return llm.jobs([job.prompt], None, settings)[0]  # type: ignore[arg-type]
 
 
 def _thinking(llm: LLM, job: Job) -> dict[str, bool]:

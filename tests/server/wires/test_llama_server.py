@@ -57,6 +57,7 @@ def test_what_clients_probe(server: RunningServer) -> None:
         ("/tokenize", {"content": 3}),
         ("/apply-template", {"messages": []}),
         ("/completion", {"prompt": {}}),
+        ("/completion", {"prompt": []}),
     ],
 )
 def test_what_cannot_be_done_is_400(server: RunningServer, path: str, body: dict[str, Any]) -> None:
