@@ -123,9 +123,8 @@ def main() -> None:
     p50, p99 = statistics.median(gaps), gaps[int(0.99 * len(gaps))]
     print(f"{found.num_requests / took:.2f} requests/s, {found.num_tokens / took:.1f} tokens/s, {len(found.errors)} errors")
     print(f"engine alone {own_rate:.1f} tokens/s: the server reaches {found.num_tokens / took / own_rate:.3f} of it")
-    print(
-        f"first token: median {statistics.median(found.firsts):.3f} s, p99 {sorted(found.firsts)[int(0.99 * len(found.firsts))]:.3f} s"
-    )
+    firsts = sorted(found.firsts)
+    print(f"first token: median {statistics.median(firsts):.3f} s, p99 {firsts[int(0.99 * len(firsts))]:.3f} s")
     print(f"between tokens: median {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, ratio {p99 / p50:.2f}")
     print(
         f"CPU a token: server {1e6 * cpu:.0f} us, engine alone {1e6 * own_cpu:.0f} us, difference {1e6 * (cpu - own_cpu):.0f} us"
