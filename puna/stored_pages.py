@@ -123,7 +123,7 @@ class _Source:
     index: int  # in its sequence
 
 
-Work = Callable[[PageStore], None]
+StoreWork = Callable[[PageStore], None]
 
 
 class StoredPages:
@@ -282,12 +282,12 @@ class StoredPages:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._queue: SimpleQueue[StoreWork | None] = SimpleQueue()
         self._waiting: deque[_Source] = deque()  # the thread takes the first
         self._thread = threading.Thread(target=self._run, args=(self._queue,), name="puna-page-store", daemon=True)
         self._thread.start()
 
-    def _do(self, work: Work) -> None:
+    def _do(self, work: StoreWork) -> None:
         self._require_thread()
         self._queue.put(work)
 
@@ -295,7 +295,7 @@ class StoredPages:
         if self._process != os.getpid():  # a forked child has none yet
             self._start()
 
-    def _run(self, queue: SimpleQueue[Work | None]) -> None:
+    def _run(self, queue: SimpleQueue[StoreWork | None]) -> None:
         _yield_to_others()
         try:
             store = self._store = self._store or self._open_store(lambda: self._is_open)
@@ -309,7 +309,7 @@ class StoredPages:
             while self._is_open and queue.get() is not None:
                 self._waiting.clear()
 
-    def _next(self, queue: SimpleQueue[Work | None]) -> Work | None:
+    def _next(self, queue: SimpleQueue[StoreWork | None]) -> StoreWork | None:
         """What to do next: what was asked for, else save the first page that waits, once it is time. None: end."""
         try:
             return queue.get(timeout=self._delay())
@@ -352,7 +352,7 @@ class StoredPages:
 
 
 def _wake(store: PageStore) -> None:
-    """Work for the thread that makes it look whether a page waits."""
+    """Makes the thread look whether a page waits."""
 
 
 def _yield_to_others() -> None:
