@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 from puna import checks
@@ -50,6 +51,7 @@ def _checked(name: str, message: object) -> dict[str, Any]:
         raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
     others = {key: value for key, value in message.items() if key not in ("role", "content")}
     kept: dict[str, Any] = checks.json_value(name, others)
+    checks.optional(partial(checks.instance, kind=str))(f"{name}: tool_call_id", kept.get("tool_call_id"))
     if "tool_calls" in kept:
         kept["tool_calls"] = _calls(f"{name}: tool_calls", kept["tool_calls"])
         if not kept["tool_calls"]:
@@ -85,13 +87,17 @@ def _calls(name: str, calls: Any) -> list[Any]:
     """Tool calls with their arguments as an object, which templates write as JSON. OpenAI's API gives JSON text."""
     if calls is None:
         return []
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+    if not isinstance(calls, list) or not all(map(_is_call, calls)):
         raise checks.refuse(name, calls, 'a list of {"type": "function", "function": {"name": ..., "arguments": {...}}}')
     for call in calls:
         function = call.get("function", call)
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
             function["arguments"] = _arguments(function["arguments"])
     return calls
+
+
+def _is_call(call: object) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("function", {}), dict) and isinstance(call.get("id", ""), str | None)
 
 
 def _arguments(text: str) -> Any:

@@ -85,6 +85,7 @@ TESTED = {
     "hub/test_resolve.py": "puna/hub/__init__.py",
     "machine/test_actual.py": "puna/plan.py",
     "machine/test_nvidia.py": "puna/machine/probes",
+    "server/tools/test_formats.py": "puna/server/tools",
     "test_architecture.py": "puna tests",
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.chat_commands import QUIT, as_command, greeting, obey
+from puna.cli.chat_commands import QUIT, as_command, completions, greeting, obey
 from puna.cli.chat_input import ChatInput, open_input, read_message
 from puna.cli.conversation import Conversation, quoted
 from puna.cli.fetch import Confirm, by_line
@@ -175,7 +175,7 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
 
 def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
     """Read and answer until the end of input or /quit; returns the exit code."""
-    with talk.ctrl_c.heard(), open_input() as source:
+    with talk.ctrl_c.heard(), open_input(completions) as source:
         if source.is_terminal:
             talk.confirm, talk.edit_text = source.confirm, source.edit
             tell(f"{greeting(talk)}. /help lists the commands.")

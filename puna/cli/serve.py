@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from puna.cli.fetch import offer
-from puna.cli.options import Utf8, Whole, cache_options, engine_config, engine_options, json_option, require_text
+from puna.cli.options import Size, Utf8, Whole, engine_config, engine_options, json_option, require_text
 from puna.cli.terminal import TerminalReporter, print_json, tell
 from puna.errors import ConfigError, UsageError
 from puna.install import pip
+from puna.paths import prefixes_dir
 from puna.units import GIB
 
 if TYPE_CHECKING:
@@ -50,8 +52,11 @@ FLAGS = {  # of fields that have another name
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
 @click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
 @click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@click.option(
+    "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
+)
+@click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB].")
 @engine_options
-@cache_options
 @json_option
 def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Serve models to programs that speak the API of OpenAI, Anthropic or Ollama.
@@ -74,6 +79,8 @@ def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **
     _log_to_stderr()
     with listening, TerminalReporter() as report:
         config = engine_config({name: value for name, value in flags.items() if name not in names}, report)
+        if flags["cache_dir"] is None and not config.cache_dir:
+            config = replace(config, cache_dir=prefixes_dir())
         offer(models[0].partition("=")[2] or models[0] if models else None, config, report)
         load = partial(LLM.load, report=report, check=partial(require_text, needs_template=False))
         served = Models(map(_named, models or ("",)), config, aliases, load)
@@ -115,9 +122,11 @@ def _short_name(word: str) -> str:
     """What clients call a model: the file's name without its ending.
 
     >>> _short_name("models/tiny-q4_0.gguf"), _short_name("")
-    ('tiny-q4_0', 'default')
+    ('tiny-q4_0', 'smollm2-135m-instruct')
     """
-    return word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or "default"
+    from puna.hub import DEFAULT_MODEL
+
+    return word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or DEFAULT_MODEL
 
 
 def _tell_ready(service: Service, port: int, as_json: bool) -> None:

@@ -9,7 +9,7 @@ A field that nobody knows is treated as a hint, unless it looks like a misspelle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -21,6 +21,7 @@ from puna.request import allowed_range, checked_setting
 from puna.server.refusals import Refusal
 
 IGNORED_HEADER = "x-puna-ignored"
+MAX_IGNORED = 2000  # characters of that header: clients limit the head of an answer, too
 
 
 class Fields(BaseModel):
@@ -69,6 +70,16 @@ class Fields(BaseModel):
         schema = cls.model_json_schema(ref_template="#/components/schemas/{model}")
         settings = {name: schema_of_setting(own) for name, own in cls.SETTINGS.items()}
         return {**schema, "properties": {**settings, **schema.get("properties", {})}, "additionalProperties": True}
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """The header that names what changed nothing; none if there is nothing. The names are the client's: any text.
+
+    >>> ignored_header(["metadata", "a\\r\\nb"]), ignored_header([])
+    ({'x-puna-ignored': 'metadata, a??b'}, {})
+    """
+    text = "".join(c if c.isascii() and c.isprintable() else "?" for c in ", ".join(names)[:MAX_IGNORED])
+    return {IGNORED_HEADER: text} if text else {}
 
 
 def schema_of_setting(name: str) -> dict[str, Any]:

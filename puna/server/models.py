@@ -94,7 +94,7 @@ class Models:
             while model.llm is None:
                 try:
                     llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
-                    llm.runner.start()
+                    await asyncio.to_thread(_warm_up, llm)
                     model.llm, model.used_at = llm, time.monotonic()
                 except InsufficientMemoryError:
                     if not await self._evicted_one():
@@ -124,3 +124,10 @@ class Models:
             return False
         await self.unload(min(idle, key=lambda model: model.used_at))
         return True
+
+
+def _warm_up(llm: LLM) -> None:
+    """Start the thread that steps, and take a step: the first request is then as fast as the tenth."""
+    llm.runner.start()
+    if llm.tokenizer is not None:
+        llm.generate(llm.encode("a") or [0], max_tokens=2, ignore_eos=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from puna import samples
 from puna.async_llm import News
-from puna.chat import unread_args
+from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
+from puna.messages import Messages
 from puna.request import Request, StepOutput
 from puna.runner import Handle
-from puna.server.calling import Calling, held_to_tools
+from puna.server.calling import Calling, held_to_tools, told_of_tools
+from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.job import Job
 from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
-from puna.thinking import SWITCHES, switch
 
 
 class RunningJob:
@@ -34,7 +35,7 @@ class RunningJob:
         self._news, self._progress_s = News(), progress_s
         self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
         self._is_closed = False
-        self.params = prepared.params
+        self.params, self.num_prompt = prepared.params, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -183,12 +184,14 @@ def prepare(llm: LLM, job: Job) -> PromptJob:
 
 def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
+    if job.messages:
+        settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
     if job.messages:
-        messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
-        if job.tools:
-            messages, settings, of_tools = held_to_tools(llm, job, settings)
-            args |= of_tools
+        told = told_of_tools(llm.chat_template, job)
+        messages = fitted_to(llm, told.messages)
+        settings |= held_to_tools(llm, job, settings)
+        args = {**job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
         return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
@@ -200,8 +203,16 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     return llm.jobs([job.prompt], None, settings)[0]  # type: ignore[arg-type]
 
 
-def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
-    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
-    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
-        return {}
-    return switch(llm.chat_template, job.think)
+def prompt_size(llm: LLM, job: Job) -> int:
+    """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
+    if llm.tokenizer is None:
+        raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
+    told = told_of_tools(llm.chat_template, job)
+    args = {**llm.template_args, **job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
+    return len(encode_chat(fitted_to(llm, told.messages), llm.tokenizer, llm.chat_template, template_args=args))
+
+
+def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:
+    """The messages in an order that the model's template takes."""
+    known = () if llm.tokenizer is None else llm.tokenizer.special_tokens
+    return fitted(messages, llm.chat_template or guessed_template(known))

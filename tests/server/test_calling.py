@@ -46,6 +46,7 @@ SAID: dict[str, str] = {
     "call": 'Let me see.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Lima"}}\n</tool_call>',
     "calls": '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Lima"}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
+    "untagged": '```json\n{\n  "name": "now",\n  "arguments": {}\n}\n```',
     "form": '{"ok": 1}',
     "wrong": '<tool_call>\n{"name": "get_weather", "arguments": {"town": "Lima"}}\n</tool_call>',
 }
@@ -117,6 +118,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], tuple[str | None, list[tuple[str, str]
     "text": ({}, ("It is <tool_callous> fine.", [], "stop")),
     "call": ({}, ("Let me see.", [LIMA], "tool_calls")),
     "calls": ({}, (None, [LIMA, TIME], "tool_calls")),
+    "untagged": ({}, (None, [TIME], "tool_calls")),
     "calls, one at most": ({"parallel_tool_calls": False}, (None, [LIMA], "tool_calls")),
     "calls, required": ({"tool_choice": "required"}, (None, [LIMA, TIME], "tool_calls")),
     "calls, named": ({"tool_choice": NAMED}, (None, [TIME], "tool_calls")),
@@ -140,8 +142,16 @@ def test_arguments_follow_the_schema_whatever_the_model_wants(server: RunningSer
     assert name == "get_weather" and reason == "tool_calls" and list(json.loads(arguments)) == ["city"]
 
 
-def test_none_lets_no_call_begin(server: RunningServer) -> None:
-    content, calls, _ = both(server, asked("call", tool_choice="none", max_tokens=40))
+def test_none_hides_the_tools_from_a_model_that_has_not_called_any(server: RunningServer) -> None:
+    answer = server.post(PATH, asked("call", tool_choice="none"))
+    assert message_of(answer) == (SAID["call"], [], "stop")  # text: nobody has asked for a call
+    assert answer.json["usage"]["prompt_tokens"] == len(server.llm.encode_chat(HI))
+
+
+def test_none_lets_no_call_begin_where_others_were(server: RunningServer) -> None:
+    called = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "now", "arguments": "{}"}}]}
+    history = [*HI, called, {"role": "tool", "tool_call_id": "1", "content": "noon"}]
+    content, calls, _ = both(server, asked("call", messages=history, tool_choice="none", max_tokens=40))
     assert calls == [] and content is not None and content.startswith("Let me see.\n<tool_call") and "<tool_call>" not in content
 
 
@@ -163,18 +173,18 @@ CHOICES: list[Callable[[str], Any]] = [
 def test_calls_of_a_model_that_says_nonsense_obey_their_schemas(nonsense: RunningServer) -> None:
     seed, num_whole = 11, 0
     print("seed", seed)
-    for number, schema in enumerate(schemas(30, seed)):
+    for number, schema in enumerate(schemas(22, seed)):
         name = f"tool_{number}"
         tools = [{"type": "function", "function": {"name": name, "parameters": schema}}]
         body = asked(tools=tools, tool_choice=CHOICES[number % 3](name), parallel_tool_calls=False, seed=number, temperature=0.7)
-        content, [(called, arguments)], reason = both(nonsense, {**body, "max_tokens": 400})
+        content, [(called, arguments)], reason = both(nonsense, {**body, "max_tokens": 250})
         assert content is None and called == name
         if reason == "tool_calls":
             num_whole += 1
             assert not fault(schema, arguments), (schema, arguments)
         else:
             assert reason == "length"
-    assert num_whole > 24, "most calls are whole"
+    assert num_whole > 16, "most calls are whole"
 
 
 def test_calls_and_results_come_back_in_a_conversation(server: RunningServer) -> None:

@@ -14,15 +14,15 @@ from starlette.types import ASGIApp
 from puna import __version__
 from puna.completion import Timing
 from puna.llm import LLM
+from puna.server.conversation import as_conversation
 from puna.server.events import Ended, Piece
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal
 from puna.server.replies import StreamReply, WholeReply, sse
-from puna.server.running_job import RunningJob
+from puna.server.running_job import RunningJob, fitted_to
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import as_conversation
 from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
 from puna.tokenizers.base import Tokenizer
 
@@ -143,7 +143,7 @@ def _completing(kind: type[NativeFields]) -> Callable[[Service], Endpoint]:
             fields = kind.read(await service.read_json(request))
             run = await service.begin(fields.job())
             run.ignored = fields.ignored()
-            headers = {IGNORED_HEADER: ", ".join(run.ignored)} if run.ignored else {}
+            headers = ignored_header(run.ignored)
             writer = NativeWriter(run)
             if fields.stream:
                 patience_s = service.settings.stream_s
@@ -219,7 +219,7 @@ def apply_template(service: Service) -> Endpoint:
 
 
 def _encoded(llm: LLM, messages: list[dict[str, Any]], args: dict[str, Any], has_prompt: bool) -> list[int]:
-    return llm.encode_chat(messages, template_args=args or None, add_generation_prompt=has_prompt)
+    return llm.encode_chat(fitted_to(llm, messages), template_args=args or None, add_generation_prompt=has_prompt)
 
 
 def props(service: Service) -> Endpoint:

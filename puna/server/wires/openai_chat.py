@@ -9,9 +9,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job, ToolChoice
+from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
 from puna.server.running_job import Drained, RunningJob
@@ -44,6 +46,7 @@ class ChatCompletionFields(Fields):
     response_format: dict[str, Any] = {}
     tools: list[dict[str, Any]] = Field([], max_length=128)
     tool_choice: str | dict[str, Any] = "auto"
+    reasoning_effort: Effort | None = None
     parallel_tool_calls: bool = True
     modalities: list[Literal["text"]] = []
     chat_template_kwargs: dict[str, Any] = {}
@@ -63,6 +66,7 @@ class ChatCompletionFields(Fields):
             tools=tools,
             tool_choice=self._choice(tools),
             has_parallel_calls=self.parallel_tool_calls,
+            reasoning=ReasoningWish(effort=self.reasoning_effort),
         )
 
     def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
@@ -74,8 +78,12 @@ class ChatCompletionFields(Fields):
     def ignored(self) -> list[str]:
         return [*super().ignored(), *(f"tools:{kind}" for kind in self.known_tools()[1])]
 
+    def unheeded(self, template: str | None) -> list[str]:
+        """Names of what changes nothing for the model of a chat template."""
+        return [*self.ignored(), *(["reasoning_effort"] if self.reasoning_effort and not hears(template) else [])]
+
     def _own_settings(self) -> dict[str, Any]:
-        own: dict[str, Any] = {**_constraint(self.response_format)}
+        own: dict[str, Any] = {**constraint_of(self.response_format)}
         if self.logit_bias:
             own["logit_bias"] = biases(self.logit_bias)
         if self.logprobs or self.top_logprobs:
@@ -109,17 +117,7 @@ def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> Too
     return str(named)
 
 
-def as_conversation(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as puna's templates take it: an assistant's null content is empty, and its reasoning has one name."""
-    kept = {name: value for name, value in message.items() if value is not None and name != "reasoning"}
-    if message.get("role") == "assistant":
-        kept.setdefault("content", "")
-        if (thoughts := message.get("reasoning_content") or message.get("reasoning")) and isinstance(thoughts, str):
-            kept["reasoning_content"] = thoughts
-    return kept
-
-
-def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
+def constraint_of(given: Mapping[str, Any], name: str = "response_format") -> dict[str, Any]:
     """What `response_format` sets."""
     kind = given.get("type", "text")
     if kind == "text":
@@ -129,8 +127,8 @@ def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
         return {"json_schema": given["json_schema"].get("schema", {})}
     raise Refusal(
-        400, f"response_format has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
-        field="response_format", code="invalid_value",
+        400, f"{name} has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
+        field=name, code="invalid_value",
     )  # fmt: skip
 
 
@@ -219,11 +217,10 @@ def failed(refusal: Refusal) -> bytes:
 def endpoint(service: Service) -> Endpoint:
     async def chat(request: Request) -> ASGIApp:
         fields = ChatCompletionFields.read(await service.read_json(request))
-        ignored = fields.ignored()
         run = await service.begin(fields.job())
-        run.ignored = ignored
+        run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        headers = ignored_header(run.ignored)
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from puna.completion import Completion
 from puna.request import TokenLogprob
 from puna.server.events import Ended, Piece, Usage
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
@@ -176,7 +176,7 @@ def endpoint(service: Service) -> Endpoint:
             close()
             raise
         ignored = runs[0].ignored = fields.ignored()
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        headers = ignored_header(ignored)
         writer = CompletionWriter(runs, service.models.named(fields.model).name, fields)
         if fields.stream:
             return StreamReply(writer.chunks(), failed, close, headers=headers, patience_s=service.settings.stream_s)
