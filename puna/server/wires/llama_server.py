@@ -20,9 +20,10 @@ from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal
 from puna.server.replies import StreamReply, WholeReply, sse
-from puna.server.running_job import RunningJob, fitted_to
+from puna.server.running_job import RunningJob, prompt_ids
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
+from puna.server.wires.openai_chat import tool_of
 from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
 from puna.tokenizers.base import Tokenizer
 
@@ -56,6 +57,16 @@ class TemplateFields(Fields):
     tools: list[dict[str, Any]] = []
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True
+
+    def job(self) -> Job:
+        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
+        return Job(
+            wire="llama-server",
+            model=self.model,
+            messages=[as_conversation(message) for message in self.messages],
+            template_args=self.chat_template_kwargs,
+            tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
+        )
 
 
 class NativeFields(Fields):
@@ -209,17 +220,11 @@ def tokenizer_info(service: Service) -> Endpoint:
 def apply_template(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TemplateFields.read(await service.read_json(request))
-        args = {**fields.chat_template_kwargs, **({"tools": fields.tools} if fields.tools else {})}
         async with service.models.using(fields.model) as llm:
-            messages = [as_conversation(message) for message in fields.messages]
-            ids = await asyncio.to_thread(_encoded, llm, messages, args, fields.add_generation_prompt)
+            ids = await asyncio.to_thread(prompt_ids, llm, fields.job(), fields.add_generation_prompt)
             return JSONResponse({"prompt": llm.decode(ids, skip_special=False)})
 
     return service.answered(answer, error_body)
-
-
-def _encoded(llm: LLM, messages: list[dict[str, Any]], args: dict[str, Any], has_prompt: bool) -> list[int]:
-    return llm.encode_chat(fitted_to(llm, messages), template_args=args or None, add_generation_prompt=has_prompt)
 
 
 def props(service: Service) -> Endpoint:

@@ -110,3 +110,22 @@ def test_an_overlong_prompt_is_told_with_both_numbers(server: RunningServer) -> 
 def test_null_is_absence(server: RunningServer) -> None:
     nothing = dict.fromkeys(("temperature", "stop", "tools", "logprobs", "stream", "response_format", "user", "n", "seed"))
     assert server.post(PATH, body(**nothing)).json["choices"] == server.post(PATH, body()).json["choices"]
+
+
+def test_an_answer_is_continued_if_it_is_asked_for(server: RunningServer) -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "We"}]
+    expected = server.llm.chat(begun, max_tokens=12, ignore_eos=True)
+    more = {"continue_final_message": True, "add_generation_prompt": False}
+    assert server.post(PATH, {**body(**more), "messages": begun}).json["choices"][0]["message"]["content"] == expected.text
+    for wrong, named in [
+        ({"continue_final_message": False}, "continue_final_message"),
+        ({"add_generation_prompt": False}, "add_"),
+    ]:
+        answer = server.post(PATH, {**body(**wrong), "messages": begun})
+        assert answer.status == 400 and named in answer.json["error"]["message"]
+
+
+def test_fields_of_the_past_are_refused_by_name(server: RunningServer) -> None:
+    answer = server.post(PATH, body(functions=[{"name": "look"}]))
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == "functions" and "send tools" in answer.json["error"]["message"]
