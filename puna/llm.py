@@ -30,7 +30,7 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.infill import InfillPrompt, encode_infill
-from puna.loading import Footprint, Parts, drafter_for, load_parts, opened_pages, suggestions_in
+from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
@@ -168,8 +168,7 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self._drafter = drafter_for(parts, report)
-        self.stored_pages = opened_pages(parts, report)
+        self.stored_pages, self._drafter = load_beside(parts, report)
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -535,6 +534,8 @@ class LLM:
         if processors and settings.get("sampler") is not None:
             raise UsageError("a sampler of your own takes the place of all logits_processors", hint="Give one of the two.")
         self._tell_host_samples(each)
+        if self.stored_pages is not None:
+            self.stored_pages.tell()
         return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
     def _open(self, jobs: list[PromptJob], call: Call | None = None) -> list[Stream]:

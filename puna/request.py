@@ -511,6 +511,7 @@ class Request:
     num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
     page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    num_saved: int = 0  # pages, the first ones, that the page store has, or was given before the prompt's end
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
     draft_at: int = 0  # the number of output ids from which on the drafter is asked for guesses
     num_drafted: int = 0  # guesses that steps have checked

@@ -62,3 +62,12 @@ def test_a_key_that_json_cannot_hold_is_refused(bad: Any) -> None:
 
 def test_every_text_of_a_value_is_found() -> None:
     assert list(texts_in({"a": ["b", {"c": "d"}], "e": 5, "f": None})) == ["a", "b", "c", "d", "e", "f"]
+
+
+WRONG_CALLS: list[Any] = ["x", [1], [{"function": "x"}], [{"id": []}]]
+
+
+@pytest.mark.parametrize("wrong", [*({"tool_calls": calls} for calls in WRONG_CALLS), {"tool_call_id": {}}])
+def test_calls_and_ids_of_another_kind_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="message 0: tool_call"):
+        one(role="assistant", content="a", **wrong)

@@ -21,6 +21,7 @@ from puna.page_store import (
     Page,
     PageStore,
     _files,
+    checksum,
     clear,
     first_name,
     ids_as_bytes,
@@ -238,6 +239,26 @@ def test_files_of_killed_processes_are_removed_after_a_while(tmp_path: Path) -> 
     os.utime(left, (0, 0))
     make_room(tmp_path / "pages", 1 << 30, RECORD)
     assert not left.exists() and fresh.exists()
+
+
+@pytest.mark.parametrize("num_bytes", [1000, 8192, 90 * 8192, 3 * 8192 + 1000])
+def test_the_checksum_sees_flipped_bits_and_blocks_that_are_lost_or_swapped(num_bytes: int) -> None:
+    rng = random.Random(3)
+    page = np.random.default_rng(3).integers(0, 256, num_bytes, np.uint8)
+    expected = checksum(page)
+    assert checksum(page.copy()) == expected != checksum(page, 1)
+    for _ in range(200):
+        changed = page.copy()
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(num_bytes)] ^= 0x80
+        assert checksum(changed) != expected or np.array_equal(changed, page)
+    size = min(4096, num_bytes // 2)
+    for _ in range(50):
+        one, other = (rng.randrange(num_bytes // size) * size for _ in range(2))
+        lost, swapped = page.copy(), page.copy()
+        lost[one : one + size] = 0
+        swapped[one : one + size], swapped[other : other + size] = page[other : other + size], page[one : one + size]
+        assert checksum(lost) != expected and (one == other or checksum(swapped) != expected)
 
 
 # ---- kills -----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from puna.cli.terminal import print_json, printable, shown_path
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import UsageError
+from puna.files import exists
 from puna.units import counted, gb
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def command(cache_dir: str | None, is_cleared: bool, older_than_s: int | None, a
     if older_than_s is not None and not is_cleared:
         raise UsageError("--older-than goes with --clear", hint="puna cache --clear --older-than 30d")
     folder = _folder(cache_dir)
+    if not folder.is_dir():
+        what = "is not a folder" if exists(folder) else "does not exist"
+        raise UsageError(f"{shown_path(folder)} {what}", hint="Name the folder that run or chat were given: they make it.")
     if is_cleared:
         _clear(folder, older_than_s or 0, as_json)
     else:

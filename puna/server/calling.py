@@ -78,6 +78,7 @@ class Calling:
 
     def __init__(self, known: ToolFormat, tools: Sequence[Tool]) -> None:
         self._format, self._tools = known, tools
+        self.notice = known.notice
         self._readers: dict[int, CallReader] = {}
         self._has_text: set[int] = set()
         self._has_calls: set[int] = set()

@@ -36,6 +36,8 @@ def row(run: RunningJob) -> str:
     }
     if run.ignored:
         facts["ignored"] = ",".join(run.ignored)
+    if run.notice:
+        facts["notice"] = repr(run.notice)
     return " ".join(f"{name}={value}" for name, value in facts.items())
 
 

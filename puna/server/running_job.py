@@ -18,6 +18,7 @@ from puna.runner import Handle
 from puna.server.calling import Calling, held_to_tools, told_of_tools
 from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
+from puna.server.fields import NOTICE_HEADER, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
@@ -34,9 +35,15 @@ class RunningJob:
         self.ignored: list[str] = []  # fields of the request that changed nothing
         self._news, self._progress_s = News(), progress_s
         self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
+        self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
         self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the head of the answer tells: fields that changed nothing, and a notice."""
+        return ignored_header(self.ignored) | ({NOTICE_HEADER: self.notice} if self.notice else {})
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens, until every sample has ended. Raises a Refusal if the engine refuses the job, or if it fails."""
@@ -205,11 +212,19 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
 
 def prompt_size(llm: LLM, job: Job) -> int:
     """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
+    return len(prompt_ids(llm, job))
+
+
+def prompt_ids(llm: LLM, job: Job, add_generation_prompt: bool = True) -> list[int]:
+    """A chat's prompt, whatever its length. Takes its time: call it in a thread."""
     if llm.tokenizer is None:
-        raise Refusal(400, "the model has no tokenizer, so messages cannot be counted", field="messages")
+        raise Refusal(400, "the model has no tokenizer, so messages cannot be encoded", field="messages")
     told = told_of_tools(llm.chat_template, job)
     args = {**llm.template_args, **job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
-    return len(encode_chat(fitted_to(llm, told.messages), llm.tokenizer, llm.chat_template, template_args=args))
+    messages = fitted_to(llm, told.messages)
+    return encode_chat(
+        messages, llm.tokenizer, llm.chat_template, add_generation_prompt=add_generation_prompt, template_args=args
+    )
 
 
 def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:

@@ -60,6 +60,20 @@ def test_wrong_usage_is_told_with_what_to_type(puna: Puna, tmp_path: Path, monke
     assert done.code == 2 and "30d" in done.err
 
 
+def test_a_folder_that_is_not_there_is_no_empty_one(puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name, reason in (("none", "does not exist"), ("file", "is not a folder")):
+        for more in ((), ("--clear",), ("--json",)):
+            done = puna("cache", "--cache-dir", str(tmp_path / name), *more)
+            assert done.code == 2 and reason in done.err and not done.out
+
+
+def test_a_size_without_a_folder_is_refused(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUNA_CACHE_DIR", raising=False)
+    done = puna("run", "--cache-size", "8GiB", "hello")
+    assert done.code == 2 and "--cache-size" in done.err and "--cache-dir" in done.err
+
+
 def test_damaged_facts_about_a_model_are_not_believed(puna: Puna, tmp_path: Path) -> None:
     put(tmp_path, "m", 1)
     about = next(tmp_path.rglob("about.json"))

@@ -104,11 +104,11 @@ def tiny_model(name: str = "tiny", template: str = TEMPLATE) -> ServedModel:
     return ServedModel(name, None, llm)
 
 
-def quick_model(name: str = "quick") -> ServedModel:
+def quick_model(name: str = "quick", template: str = TEMPLATE, max_context: int = 128) -> ServedModel:
     """A model that computes nothing: its answers are sums of its ids."""
-    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan()
+    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan(max_context=max_context, num_pages=max_context // 2)
     llm = LLM.from_parts(checkpoint, ByteTokenizer(), FakeBackend(sizes), sizes, EngineConfig(device="reference"))
-    llm.chat_template = TEMPLATE
+    llm.chat_template = template
     return ServedModel(name, None, llm)
 
 

@@ -177,8 +177,8 @@ class CPUBackend:
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
-        return self._pages[list(page_ids)]
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
+        return self._pages.take(list(page_ids), axis=0, out=out, mode="clip")  # "raise" would copy twice
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self._pages[list(page_ids)] = pages

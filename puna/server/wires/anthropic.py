@@ -5,7 +5,7 @@ The versions differ in what they refuse; puna takes what either of them has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +73,12 @@ class CountFields(Fields):
             ),
             *("billing_policy", "compaction", "fallback_credit_token", "thread"),
         }
+    )
+
+    SKIPPED: ClassVar[Sequence[str]] = (
+        "tools of another type than custom",
+        "tools with defer_loading that no search has found",
+        "blocks of other servers' tools, and redacted_thinking",
     )
 
     messages: list[dict[str, Any]] = Field(min_length=1)
@@ -171,7 +177,7 @@ def messages(service: Service) -> Endpoint:
         run.ignored = fields.unheeded(run.llm.chat_template)
         hides = fields.thinking is not None and fields.thinking.display == "omitted"
         writer = MessageWriter(run, service.models.named(fields.model).name, hides)
-        headers = ignored_header(run.ignored) | {"request-id": new_id("req", "_")}
+        headers = run.headers | {"request-id": new_id("req", "_")}
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

@@ -20,9 +20,10 @@ from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal
 from puna.server.replies import StreamReply, WholeReply, sse
-from puna.server.running_job import RunningJob, fitted_to
+from puna.server.running_job import RunningJob, prompt_ids
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
+from puna.server.wires.openai_chat import tool_of
 from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
 from puna.tokenizers.base import Tokenizer
 
@@ -59,6 +60,16 @@ class TemplateFields(Fields):
     tools: list[dict[str, Any]] = []
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True
+
+    def job(self) -> Job:
+        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
+        return Job(
+            wire="llama-server",
+            model=self.model,
+            messages=[as_conversation(message) for message in self.messages],
+            template_args=self.chat_template_kwargs,
+            tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
+        )
 
 
 class NativeFields(Fields):
@@ -172,7 +183,8 @@ def tokenize(service: Service) -> Endpoint:
 def _ids_of(llm: LLM, fields: TokenizeFields) -> list[int]:
     if fields.messages:
         messages = [as_conversation(message) for message in fields.messages]
-        return _encoded(llm, messages, fields.chat_template_kwargs, fields.add_generation_prompt)
+        job = Job("llama-server", messages=messages, template_args=fields.chat_template_kwargs)
+        return prompt_ids(llm, job, fields.add_generation_prompt)
     has_ends = fields.add_special if fields.add_special_tokens is None else fields.add_special_tokens
     bos = None if has_ends else False
     return _tokenizer(llm).encode(
@@ -215,17 +227,11 @@ def tokenizer_info(service: Service) -> Endpoint:
 def apply_template(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TemplateFields.read(await service.read_json(request))
-        args = {**fields.chat_template_kwargs, **({"tools": fields.tools} if fields.tools else {})}
         async with service.models.using(fields.model) as llm:
-            messages = [as_conversation(message) for message in fields.messages]
-            ids = await asyncio.to_thread(_encoded, llm, messages, args, fields.add_generation_prompt)
+            ids = await asyncio.to_thread(prompt_ids, llm, fields.job(), fields.add_generation_prompt)
             return JSONResponse({"prompt": llm.decode(ids, skip_special=False)})
 
     return service.answered(answer, error_body)
-
-
-def _encoded(llm: LLM, messages: list[dict[str, Any]], args: dict[str, Any], has_prompt: bool) -> list[int]:
-    return llm.encode_chat(fitted_to(llm, messages), template_args=args or None, add_generation_prompt=has_prompt)
 
 
 def props(service: Service) -> Endpoint:

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from puna.server.events import CallPiece, Ended, Piece
-from puna.server.fields import ignored_header
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish
 from puna.server.refusals import Refusal
@@ -84,6 +83,8 @@ class OllamaChatFields(AnswerFields):
 
 class OllamaGenerateFields(AnswerFields):
     """The body of `/api/generate`. Without a prompt it loads the model, or unloads it."""
+
+    HINTS: ClassVar[frozenset[str]] = AnswerFields.HINTS | {"width", "height", "steps"}  # of models that draw
 
     prompt: str = ""
     suffix: str = ""
@@ -211,7 +212,7 @@ def _endpoint(service: Service, kind: type[OllamaChatFields | OllamaGenerateFiel
         run = await service.begin(job)
         run.ignored = fields.ignored()
         writer = OllamaWriter(run, fields, run.handle.submitted_at - asked_at, part)
-        headers = ignored_header(run.ignored)
+        headers = run.headers
         if fields.stream:
             patience_s = service.settings.stream_s
             return StreamReply(writer.chunks(), failed, run.close, NDJSON, headers=headers, patience_s=patience_s)

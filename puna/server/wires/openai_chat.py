@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
-from puna.server.fields import Fields, ignored_header
+from puna.server.fields import Fields
 from puna.server.job import Job, ToolChoice
 from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import Refusal, new_id
@@ -43,7 +43,9 @@ class ChatCompletionFields(Fields):
     """The body of a chat completion."""
 
     SETTINGS: ClassVar[Mapping[str, str]] = {**SETTINGS, "max_completion_tokens": "max_tokens"}
-    HINTS: ClassVar[frozenset[str]] = HINTS
+    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio"}
+    REFUSED: ClassVar[Mapping[str, str]] = {"functions": "send tools", "function_call": "send tool_choice"}
+    SKIPPED: ClassVar[Sequence[str]] = ("tools of another type than function",)
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     model: str = ""
@@ -98,6 +100,11 @@ class ChatCompletionFields(Fields):
             own["logit_bias"] = biases(self.logit_bias)
         if self.logprobs or self.top_logprobs:
             own["logprobs"] = self.top_logprobs
+        if self.continue_final_message is not None:
+            own["continue_final_message"] = self.continue_final_message
+        if not self.add_generation_prompt and not self.continue_final_message:
+            problem = "add_generation_prompt is false, which needs continue_final_message true; /v1/completions takes any prompt"
+            raise Refusal(400, problem, field="add_generation_prompt", code="invalid_value")
         return own
 
     def _choice(self, tools: Sequence[Tool]) -> ToolChoice:
@@ -240,7 +247,7 @@ def endpoint(service: Service) -> Endpoint:
         run = await service.begin(fields.job())
         run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = ignored_header(run.ignored)
+        headers = run.headers
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

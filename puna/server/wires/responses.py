@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from puna.errors import ContextLengthError
 from puna.server.conversation import ConversationBuilder
-from puna.server.fields import Fields, ignored_header
+from puna.server.fields import Fields
 from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish, hears
@@ -31,8 +31,8 @@ from puna.server.wires.responses_items import ReadTools, joined_name, read_items
 
 UNSAYABLE = ("n", "max_tokens")  # settings of a chat that a response has no place for, or another name
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"  # what `include` can ask for here
-# Fields of things that OpenAI keeps for its clients. They mean something, and puna has none of them.
-NOT_KEPT = ("conversation", "prompt")
+# Things that OpenAI keeps for its clients, and puna does not.
+NOT_KEPT = dict.fromkeys(("conversation", "prompt"), "this server does not keep it; send the items as input")
 
 
 class ReasoningFields(Fields):
@@ -59,6 +59,8 @@ class ResponseFields(Fields):
             *("access_programs", "background_options"),
         }
     )
+    REFUSED: ClassVar[Mapping[str, str]] = NOT_KEPT
+    SKIPPED: ClassVar[Sequence[str]] = ("tools of another type than function, custom or namespace", "items of such tools")
 
     model: str = ""
     input: str | list[dict[str, Any]] = []
@@ -75,8 +77,6 @@ class ResponseFields(Fields):
     top_logprobs: int = Field(0, ge=0, le=20)
     metadata: dict[str, Any] = {}
     background: Literal[False] = False
-    conversation: Any = None
-    prompt: Any = None
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -85,8 +85,6 @@ class ResponseFields(Fields):
 
     def read_input(self, earlier: Sequence[Mapping[str, Any]]) -> ConversationBuilder:
         """The conversation: instructions, the items of earlier responses, and the input."""
-        if given := next((name for name in NOT_KEPT if getattr(self, name) is not None), None):
-            raise Refusal(400, f"{given} is not kept by this server; send the items as input", field=given, code="invalid_value")
         made = ConversationBuilder()
         if self.instructions:
             made.say("system", self.instructions)
@@ -207,7 +205,7 @@ def create(service: Service) -> Endpoint:
             chunks = writer.refused(refusal_of(error))
             return StreamReply(chunks, failed, lambda: None, patience_s=patience_s)
         run.ignored = fields.unheeded(run.llm.chat_template, made)
-        headers = ignored_header(run.ignored)
+        headers = run.headers
         if fields.stream:
             return StreamReply(writer.chunks(run), failed, run.close, headers=headers, patience_s=patience_s)
         return WholeReply(writer.whole(run), error_body, run.close, headers)

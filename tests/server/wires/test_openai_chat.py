@@ -133,3 +133,22 @@ def test_log_probabilities_name_the_ids(server: RunningServer) -> None:
     found = server.post(PATH, body(max_tokens=2, logprobs=True, top_logprobs=2)).json["choices"][0]["logprobs"]["content"]
     assert [entry["id"] for entry in found] == [entry.token_id for entry in expected]
     assert [[one["id"] for one in entry["top_logprobs"]] for entry in found] == [[i for i, _ in entry.top] for entry in expected]
+
+
+def test_an_answer_is_continued_if_it_is_asked_for(server: RunningServer) -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "We"}]
+    expected = server.llm.chat(begun, max_tokens=12, ignore_eos=True)
+    more = {"continue_final_message": True, "add_generation_prompt": False}
+    assert server.post(PATH, {**body(**more), "messages": begun}).json["choices"][0]["message"]["content"] == expected.text
+    for wrong, named in [
+        ({"continue_final_message": False}, "continue_final_message"),
+        ({"add_generation_prompt": False}, "add_"),
+    ]:
+        answer = server.post(PATH, {**body(**wrong), "messages": begun})
+        assert answer.status == 400 and named in answer.json["error"]["message"]
+
+
+def test_fields_of_the_past_are_refused_by_name(server: RunningServer) -> None:
+    answer = server.post(PATH, body(functions=[{"name": "look"}]))
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == "functions" and "send tools" in answer.json["error"]["message"]
