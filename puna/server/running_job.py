@@ -37,7 +37,7 @@ class RunningJob:
         self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
         self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
-        self.params, self.num_prompt = prepared.params, len(prepared.prompt_ids)
+        self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
 
     @property
