@@ -90,6 +90,7 @@ TESTED = {
     "machine/test_actual.py": "puna/plan.py",
     "machine/test_nvidia.py": "puna/machine/probes",
     "server/tools/test_formats.py": "puna/server/tools",
+    "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",

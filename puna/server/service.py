@@ -63,7 +63,7 @@ class Service:
         try:
             llm = await self.models.ready(model)
             self._require_room(llm.plan.max_sequences)
-            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job))
+            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job), self.settings.max_tokens)
             run = RunningJob(llm, job, prepared, self.settings.progress_s)
         except BaseException:
             self.models.release(model)

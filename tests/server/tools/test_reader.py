@@ -78,7 +78,7 @@ def test_hermes_is_read_in_any_pieces(text: str) -> None:
         assert read(HERMES.reader(TOOLS), pieces) == HERMES_TABLE[text], pieces
 
 
-SMALL = CallLayout("<", ("",), ('"NAME":',), "", ";<", ";")
+SMALL = CallLayout("<", ("",), ('"NAME":',), ";", "<", "")
 
 
 @pytest.mark.parametrize(
