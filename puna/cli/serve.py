@@ -84,7 +84,7 @@ def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **
             config = replace(config, cache_dir=prefixes_dir())
         offer(models[0].partition("=")[2] or models[0] if models else None, config, report)
         load = partial(LLM.load, report=report, check=partial(require_text, needs_template=False))
-        served = Models(map(_named, models or ("",)), config, aliases, load)
+        served = Models(map(_named, models or ("",)), config, aliases, load, settings.keep_alive_s)
         service = Service(served, settings)
         port = listening.getsockname()[1]
         asyncio.run(serve(service, listening, lambda: _tell_ready(service, port, as_json)))
