@@ -52,6 +52,7 @@ FLAGS = {  # of fields that have another name
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
 @click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
 @click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@click.option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log.")
 @click.option(
     "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
 )

@@ -49,6 +49,8 @@ class Service:
         self.responses = StoredResponses()
         self.is_draining = False
         self._num_begun = 0  # jobs that are being prepared
+        for model in models.all[1:]:  # the first one stays
+            model.keep_alive_s = settings.keep_alive_s
 
     async def read_json(self, request: Request) -> dict[str, Any]:
         return await read_json(request, self.settings)

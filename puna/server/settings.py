@@ -24,7 +24,8 @@ class ServerSettings:
         stream_s: seconds in which a client must take what a stream has for it [60]
         progress_s: a stream says at least this often that a prompt is still being computed [2]
         drain_s: seconds that running requests have when the server ends [30]
-        keep_alive_s: seconds that an unused model stays loaded, where several are served; None: until its memory is needed [300]
+        keep_alive_s: seconds that a model stays loaded when nobody uses it, but for the first one, which stays;
+            None: until its memory is needed [300]
         log_prompts: write prompts and answers to the log [False]
     """
 
