@@ -91,6 +91,7 @@ TESTED = {
     "machine/test_nvidia.py": "puna/machine/probes",
     "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
     "server/tools/test_formats.py": "puna/server/tools",
+    "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",
     "test_commands.py": "puna README.md docs Makefile",
     "test_contributing.py": "CONTRIBUTING.md",

@@ -271,9 +271,9 @@ def python_problem(rest: str) -> str:
         )
     if found := re.match(r"(examples/\S+)", rest):
         return "" if (ROOT / found[1]).is_file() else f"there is no {found[1]}"
-    is_known = re.match(
-        r"-c |-m (venv|bitsandbytes|tests)|-X faulthandler|--version$|version |train\.py|convert_hf_to_gguf\.py|\d|X", rest
-    )
+    modules = "venv|bitsandbytes|tests|scripts"
+    others = r"-X faulthandler|--version$|version |train\.py|convert_hf_to_gguf\.py|\d|X"
+    is_known = re.match(rf"-c |-m ({modules})|{others}", rest)
     return "" if is_known or not rest else f"no table knows python {rest}"
 
 
@@ -482,6 +482,8 @@ def test_a_line_runs_as_it_is_typed(workplace: Path, puna: Puna, line: str, monk
         monkeypatch.delenv("PUNA_DEVICE")
     if "--continue" in arguments:
         puna("chat", stdin="Hi\n")
+    if "--cache-dir" in arguments:  # which an earlier run has made
+        puna("run", "Hi", "-n", "1", "--cache-dir", arguments[arguments.index("--cache-dir") + 1])
     done = puna(*arguments, stdin=stdin)
     assert done.code == 0, done.err
 

@@ -17,8 +17,10 @@ ROW = re.compile(r"^\| `(\w+)` \| ([^|]*?) \| ([^|]*?) ?\| ", re.MULTILINE)
 
 def shown(value: Any) -> str:
     """A default as the page writes it."""
-    if value is False or value == ():
-        return "no" if value is False else "none"
+    if value is False:
+        return "no"
+    if value is None or value == ():
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

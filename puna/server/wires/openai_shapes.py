@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from puna.completion import Timing
-from puna.request import Reasoning, TokenLogprob
+from puna.request import MAX_LOGIT_BIAS, Reasoning, TokenLogprob
 from puna.server.events import Ended, Usage
 from puna.server.refusals import Refusal
 from puna.server.running_job import RunningJob
@@ -101,6 +101,9 @@ def end_of_sample(run: RunningJob, end: Ended) -> dict[str, Any]:
 
 def biases(given: Mapping[str, float]) -> dict[int, float]:
     """`logit_bias`, whose names are token ids in JSON."""
+    if len(given) > MAX_LOGIT_BIAS:
+        problem = f"logit_bias holds {len(given)} tokens; at most {MAX_LOGIT_BIAS} are allowed"
+        raise Refusal(400, problem, field="logit_bias", code="invalid_value")
     wrong = next((name for name in given if not name.isdecimal() or len(name) > 9), None)
     if wrong is not None:
         raise Refusal(400, f"logit_bias names {wrong[:40]!r}; token ids are needed", field="logit_bias", code="invalid_value")
