@@ -120,6 +120,8 @@ UNSUPPORTED = {
 }
 HARMLESS = {"uniqueItems": False, "nullable": False, "$recursiveAnchor": False}  # values that restrict nothing
 
+REMARKS = ("title", "description", "$comment")  # which only people read
+
 ANY_TEXT = ("binary", "password", "path")  # formats of OpenAPI and pydantic that any text has
 _NO_YEAR_0 = {"pattern": "^(?:[1-9]|0[1-9]|00[1-9]|000[1-9])"}  # which Python's dates do not have
 _LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
@@ -147,7 +149,7 @@ def without_surprises(text: str) -> str:
     And an object that lists its properties has no others, unless `additionalProperties` says so: the standard allows any, and a
     small model that may add one never ends.
 
-    >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false}')
+    >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false, "title": "N"}')
     '{"type": "number"}'
     """
     parts = _Subschemas("json_schema", json.loads(text))
@@ -161,7 +163,7 @@ def without_surprises(text: str) -> str:
             del node["format"]
         if node.get("type") != "integer":
             _include_bounds(node)
-        for keyword in HARMLESS.keys() & node.keys():
+        for keyword in [key for key in node if key in HARMLESS or (key in REMARKS and isinstance(node[key], str))]:
             del node[keyword]
     return json.dumps(parts.root, ensure_ascii=False)
 
