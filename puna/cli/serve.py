@@ -53,6 +53,7 @@ FLAGS = {  # of fields that have another name
 @click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
 @click.option("--max-tokens", type=Whole(low=1), metavar="N", help="Cap every answer at N tokens [no cap].")
 @click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@click.option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log.")
 @click.option(
     "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
 )
