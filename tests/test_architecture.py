@@ -90,6 +90,7 @@ TESTED = {
     "hub/test_resolve.py": "puna/hub/__init__.py",
     "machine/test_actual.py": "puna/plan.py",
     "machine/test_nvidia.py": "puna/machine/probes",
+    "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
     "server/tools/test_formats.py": "puna/server/tools",
     "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",
