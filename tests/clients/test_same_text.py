@@ -155,7 +155,10 @@ def require_one_answer(server: RunningServer, client: Any, chosen: list[Prompt])
         lambda one: by_anthropic(server, one),
         lambda one: by_ollama(server, one),
     ]
-    raw = [lambda one: by_completions(client, one), lambda one: by_llama_server(server, one)]
+    raw: list[Callable[[Prompt], Iterator[Told]]] = [
+        lambda one: by_completions(client, one),
+        lambda one: by_llama_server(server, one),
+    ]
     number = 0
     for one in chosen:
         settings = {"max_tokens": one.max_tokens, **one.settings}
