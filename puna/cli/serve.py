@@ -51,7 +51,9 @@ FLAGS = {  # of fields that have another name
 )
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
 @click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
+@click.option("--max-tokens", type=Whole(low=1), metavar="N", help="Cap every answer at N tokens [no cap].")
 @click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@click.option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log.")
 @click.option(
     "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
 )
@@ -83,7 +85,7 @@ def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **
             config = replace(config, cache_dir=prefixes_dir())
         offer(models[0].partition("=")[2] or models[0] if models else None, config, report)
         load = partial(LLM.load, report=report, check=partial(require_text, needs_template=False))
-        served = Models(map(_named, models or ("",)), config, aliases, load)
+        served = Models(map(_named, models or ("",)), config, aliases, load, settings.keep_alive_s)
         service = Service(served, settings)
         port = listening.getsockname()[1]
         asyncio.run(serve(service, listening, lambda: _tell_ready(service, port, as_json)))

@@ -24,6 +24,8 @@ def create_app(service: Service) -> ASGIApp:
     routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
     routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
     service.listeners.append(request_log.write)
+    if service.settings.log_prompts:
+        service.listeners.append(request_log.write_texts)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
     return Guard(app, service.settings, _refused)

@@ -12,6 +12,7 @@ from puna.server.refusals import Refusal
 from puna.server.settings import ServerSettings
 
 JSON = "application/json"
+LARGE = 256 << 10  # bytes; the largest body takes a second to parse, so others must not wait for it
 
 
 async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
@@ -26,7 +27,8 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
         raise Refusal(
             415, f"the content encoding is {encoding[:80]}; puna takes bodies as they are", code="unsupported_media_type"
         )
-    return strict_json.parse(await _read(request, settings))
+    body = await _read(request, settings)
+    return await asyncio.to_thread(strict_json.parse, body) if len(body) > LARGE else strict_json.parse(body)
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:

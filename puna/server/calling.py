@@ -7,7 +7,7 @@ from typing import Any
 
 from puna.errors import UsageError
 from puna.llm import LLM
-from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.request import CONSTRAINTS, FinishReason, SamplingParams, StepOutput
 from puna.schemas import JsonSchema
 from puna.server.events import CallPiece, Event, Piece
 from puna.server.job import Job
@@ -51,7 +51,7 @@ def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def _constraint_in(settings: Mapping[str, Any]) -> str | None:
-    return next((name for name in ("json_schema", "json_object", "regex", "choice", "grammar") if settings.get(name)), None)
+    return next((name for name in CONSTRAINTS if settings.get(name)), None)
 
 
 def _schema_of(json_schema: Any, is_object: bool) -> JsonSchema | None:
@@ -64,13 +64,13 @@ def _require_possible(llm: LLM, tools: Sequence[Tool], grammar: str) -> None:
     constraints = llm.engine.admission.constraints
     try:
         constraints.require(SamplingParams(grammar=grammar))
-    except UsageError:
+    except UsageError as of_all:
         for tool in tools:
             try:
                 constraints.require(SamplingParams(json_schema=tool.arguments()))
             except UsageError as error:
                 raise tool.refused(f"cannot be enforced: {error.line}") from None
-        raise
+        raise Refusal(400, f"tools: {of_all.line}", field="tools", code="invalid_value") from None
 
 
 class Calling:

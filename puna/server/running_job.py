@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from puna import samples
@@ -37,7 +38,7 @@ class RunningJob:
         self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
         self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
-        self.params, self.num_prompt = prepared.params, len(prepared.prompt_ids)
+        self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
 
     @property
@@ -178,12 +179,14 @@ def _joined(first: CallPiece, more: CallPiece) -> CallPiece:
     return CallPiece(first.index, first.call, first.arguments + more.arguments, first.id, first.name)
 
 
-def prepare(llm: LLM, job: Job) -> PromptJob:
+def prepare(llm: LLM, job: Job, cap: int | None = None) -> PromptJob:
     """Check and encode a job; the template runs here. Raises UsageError and its kinds. Takes its time: call it in a thread.
 
-    What the engine would refuse is refused here, before a stream is opened.
+    What the engine would refuse is refused here, before a stream is opened. `cap`: tokens of its answer at most.
     """
     prepared = _encoded(llm, job)
+    if cap is not None and (prepared.params.max_tokens is None or prepared.params.max_tokens > cap):
+        prepared = prepared._replace(params=replace(prepared.params, max_tokens=cap))
     params = samples.params_of_samples(prepared.params)[0]
     llm.engine.admission.admit(0, prepared.prompt_ids, params, prepared.sampler, None, prepared.processors)
     return prepared

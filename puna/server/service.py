@@ -61,9 +61,9 @@ class Service:
         model.num_users += 1
         self._num_begun += 1
         try:
-            llm = await self.models.loaded(model)
+            llm = await self.models.ready(model)
             self._require_room(llm.plan.max_sequences)
-            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job))
+            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job), self.settings.max_tokens)
             run = RunningJob(llm, job, prepared, self.settings.progress_s)
         except BaseException:
             self.models.release(model)

@@ -77,6 +77,55 @@ def test_tools_whole_and_streamed(client: Any) -> None:
         assert client.chat.completions.create(model="caller", messages=turns, tools=TOOLS).choices[0].message.content == "Sunny."
 
 
+def test_responses_whole_streamed_and_continued(server: RunningServer, client: Any) -> None:
+    expected = server.llm.chat(HELLO, max_tokens=9, temperature=0.7, seed=5)
+    asked: dict[str, Any] = {"model": "tiny", "max_output_tokens": 9, "temperature": 0.7, "extra_body": {"seed": 5}}
+    whole = client.responses.create(**asked, input="hello", include=["message.output_text.logprobs"])
+    assert whole.output_text == expected.text
+    assert (whole.usage.input_tokens, whole.usage.output_tokens) == (len(expected.prompt_ids), len(expected.token_ids))
+    with client.responses.stream(**asked, input="hello") as stream:
+        events = list(stream)
+    assert events[-1].response.output_text == expected.text and events[-1].response.status == whole.status
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    turns = [*HELLO, {"role": "assistant", "content": expected.text}, {"role": "user", "content": "on"}]
+    more = server.llm.chat(turns, max_tokens=9, temperature=0.7, seed=5).text
+    assert client.responses.create(**asked, input="on", previous_response_id=whole.id).output_text == more
+    assert client.responses.retrieve(whole.id).output_text == expected.text
+    client.responses.delete(whole.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(whole.id)
+
+
+def test_responses_with_tools_of_a_namespace(client: Any) -> None:
+    space = {"type": "namespace", "name": "eyes", "description": "To see.", "tools": [{"type": "function", **LOOK}]}
+    asked: dict[str, Any] = {"model": "caller", "input": HELLO, "tools": [space, {"type": "web_search"}], "max_output_tokens": 80}
+    with calling(CALL.replace("look", "eyes__look")):
+        whole = client.responses.create(**asked)
+        with client.responses.stream(**asked) as stream:
+            streamed = stream.get_final_response()
+    for one in (whole, streamed):
+        said, call = one.output
+        assert said.content[0].text == "I see. " and (call.namespace, call.name) == ("eyes", "look")
+        assert json.loads(call.arguments) == {"at": "Lima"} and one.status == "completed"
+    turns = [*HELLO, *whole.output, {"type": "function_call_output", "call_id": whole.output[1].call_id, "output": "sunny"}]
+    with calling("Sunny."):
+        assert client.responses.create(**{**asked, "input": turns}).output_text == "Sunny."
+
+
+def test_responses_give_an_object_of_the_schema(client: Any) -> None:
+    asked: dict[str, Any] = {"model": "caller", "input": "hello", "text_format": Animal, "temperature": 1.0}
+    assert isinstance(client.responses.parse(**asked).output_parsed, Animal)
+    with client.responses.stream(**asked) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Animal)
+
+
+def test_responses_that_do_not_fit_are_refused(client: Any) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="context holds") as refused:
+            client.responses.create(model="tiny", input="x" * 999, stream=stream)
+        assert refused.value.code == "context_length_exceeded"
+
+
 def test_completions(server: RunningServer, client: Any) -> None:
     expected = server.llm.generate("once", max_tokens=16)
     whole = client.completions.create(model="tiny", prompt="once")

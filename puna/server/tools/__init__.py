@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from puna.server.tools.base import ToolFormat
 from puna.server.tools.conversation import variable_of
+from puna.server.tools.gemma import FUNCTION_GEMMA, GEMMA4
 from puna.server.tools.hermes import DESCRIBED, HERMES
 from puna.server.tools.llama import LLAMA
 from puna.server.tools.mistral import MISTRAL_LIST, MISTRAL_NAMED
@@ -22,6 +23,8 @@ NATIVE: Mapping[str, ToolFormat | None] = {
     "<function=": None,  # Qwen3-Coder's XML
     "<arg_key>": None,  # GLM's
     "<tool_call>": HERMES,
+    "<start_function_call>call:": FUNCTION_GEMMA,
+    "<|tool_call>call:": GEMMA4,
     '{"name": function name, "parameters"': LLAMA,
     "<|python_tag|>": LLAMA,
 }

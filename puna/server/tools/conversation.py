@@ -22,12 +22,15 @@ def variable_of(template: str | None) -> str | None:
 
 
 def for_template(template: str | None, messages: Messages, tools: Sequence[Tool], layout: CallLayout, knows: bool) -> ForTemplate:
-    """`knows`: the template describes tools, and writes calls in this layout. What it does not know is written as plain text."""
+    """`knows`: the template describes tools, and writes calls in this layout. What it does not know is written as plain text.
+
+    Without tools no call follows, and earlier ones stay in the template's own words, whichever these are.
+    """
     told = checked_messages(messages)
-    texts = vocabulary(template).texts if knows and template is not None else frozenset()
+    texts = vocabulary(template).texts if (knows or not tools) and template is not None else frozenset()
     if "tool_calls" not in texts:
         told = [_with_written_calls(message, layout) for message in told]
-    if "tool" not in texts:
+    if texts.isdisjoint(("tool", "tool_calls")):
         told = _with_written_results(told)
     if not tools:
         return ForTemplate([*told], {})

@@ -66,7 +66,7 @@ def _calls(layout: CallLayout, names: Sequence[str], may_repeat: bool, spell: La
     more = f"({spell(layout.between)} call)*" if may_repeat else ""
     heads = {number: " | ".join(map(spell, named(layout.heads, [name]))) for number, name in enumerate(names)}
     return {
-        "calls": f"({' | '.join(map(spell, layout.opens))}) call {more} {spell(layout.close)}",
+        "calls": f"({' | '.join(map(spell, layout.opens))}) call {more} {spell(layout.close)} ({spell(layout.after)})?",
         "call": " | ".join(f"({head}) arguments_{number} {spell(layout.tail)}" for number, head in heads.items()),
     }
 

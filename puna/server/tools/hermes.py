@@ -16,9 +16,9 @@ TAGGED = CallLayout(
     begin="<tool_call>",
     opens=("\n",),
     heads=('{"name": "NAME", "arguments": ',),
-    tail="}",
-    between="\n</tool_call>\n<tool_call>\n",
-    close="\n</tool_call>",
+    tail="}\n</tool_call>",
+    between="\n<tool_call>\n",
+    close="",
 )
 UNTAGGED = CallLayout(
     begin="",

@@ -15,8 +15,8 @@ SPACES = r"[ \n\r\t]{0,9}"
 class CallLayout:
     """Calls are: `begin`, one of `opens`, a call, any number of (`between`, call), `close`. `begin` occurs in no text.
 
-    A call is: one of `heads`, the arguments as a JSON object, `tail`. Of several texts the first is the usual one. `needs_begin`:
-    calls that must come have `begin` too.
+    A call is: one of `heads`, the arguments as a JSON object, `tail`. Of several texts the first is the usual one. `after`:
+    what models write behind all calls, and what means nothing. `needs_begin`: calls that must come have `begin` too.
     """
 
     begin: str
@@ -25,12 +25,14 @@ class CallLayout:
     tail: str
     between: str
     close: str
+    after: str = ""
     needs_begin: bool = True
 
     @property
     def marks(self) -> set[str]:
         """Words that may be control tokens of a vocabulary."""
-        return {mark for text in (self.begin, *self.opens, *self.heads, self.between, self.close) for mark in MARKS.findall(text)}
+        texts = (self.begin, *self.opens, *self.heads, self.tail, self.between, self.close, self.after)
+        return {mark for text in texts for mark in MARKS.findall(text)}
 
     @property
     def first(self) -> list[str]:

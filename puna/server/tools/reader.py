@@ -103,12 +103,12 @@ class CallPatterns:
         self.first, self.next = _ending_before_arguments(layout.first, names), _ending_before_arguments(layout.next, names)
         self._beginnings = [_compact(one) for one in named([up_to_name(text) for text in layout.first], names)]
         self._first, self._next = ([_compact(one) for one in named(texts, names)] for texts in (layout.first, layout.next))
-        self._close = layout.tail + layout.close
+        self._closes = [layout.tail + layout.close + layout.after, layout.tail + layout.close]
 
     def may_begin(self, text: str) -> bool:
         """Whether a text may be the beginning of a first call."""
         compact = _compact(text)
-        return any(one.startswith(compact) or compact.startswith(one) for one in self._beginnings)
+        return any(one.startswith(compact) for one in self._first)
 
     def is_cut_call(self, text: str, is_certain: bool) -> bool:
         """Whether an answer that ends with this was cut before the arguments of its first call, so that it is no text.
@@ -121,9 +121,9 @@ class CallPatterns:
 
     def after_close(self, text: str) -> str:
         """What follows the close of the last call. The close may be cut, or the call after it."""
-        if any(one.startswith(_compact(text)) for one in (*self._next, _compact(self._close))):
+        if any(one.startswith(_compact(text)) for one in (*self._next, *map(_compact, self._closes))):
             return ""
-        found = re.match(SPACES + any_of([self._close]), text)
+        found = re.match(SPACES + any_of(self._closes), text)
         return text[found.end() if found else 0 :].lstrip()
 
 

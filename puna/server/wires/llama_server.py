@@ -31,10 +31,13 @@ MAX_TEXT = 4 << 20  # characters of a text to tokenise
 
 
 class TokenizeFields(Fields):
-    """The body of `/tokenize`: llama-server's `content`, or vLLM's `prompt` (lm-eval)."""
+    """The body of `/tokenize`: llama-server's `content`, or vLLM's `prompt` (lm-eval) or `messages`."""
 
     content: str = Field("", max_length=MAX_TEXT)
     prompt: str = Field("", max_length=MAX_TEXT)
+    messages: list[dict[str, Any]] = []
+    chat_template_kwargs: dict[str, Any] = {}
+    add_generation_prompt: bool = True
     model: str = ""
     add_special: bool = False
     add_special_tokens: bool | None = None
@@ -170,17 +173,21 @@ def tokenize(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TokenizeFields.read(await service.read_json(request))
         async with service.models.using(fields.model) as llm:
-            ids = await asyncio.to_thread(_ids_of, _tokenizer(llm), fields)
+            ids = await asyncio.to_thread(_ids_of, llm, fields)
             tokens: list[Any] = [_with_piece(_tokenizer(llm), i) for i in ids] if fields.with_pieces else list(ids)
             return JSONResponse({"tokens": tokens, "count": len(ids), "max_model_len": llm.plan.max_context})
 
     return service.answered(answer, error_body)
 
 
-def _ids_of(tokenizer: Tokenizer, fields: TokenizeFields) -> list[int]:
+def _ids_of(llm: LLM, fields: TokenizeFields) -> list[int]:
+    if fields.messages:
+        messages = [as_conversation(message) for message in fields.messages]
+        job = Job("llama-server", messages=messages, template_args=fields.chat_template_kwargs)
+        return prompt_ids(llm, job, fields.add_generation_prompt)
     has_ends = fields.add_special if fields.add_special_tokens is None else fields.add_special_tokens
     bos = None if has_ends else False
-    return tokenizer.encode(
+    return _tokenizer(llm).encode(
         fields.content or fields.prompt, bos=bos, eos=None if has_ends else False, special=fields.parse_special
     )
 
@@ -229,12 +236,14 @@ def apply_template(service: Service) -> Endpoint:
 
 def props(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
-        async with service.models.using("") as llm:
+        name = request.query_params.get("model", "")
+        async with service.models.using(name) as llm:
+            sizes = {"n_ctx": llm.plan.max_context, "n_ctx_train": llm.model.max_context}
             return JSONResponse(
                 {
-                    "default_generation_settings": {"n_ctx": llm.plan.max_context},
+                    "default_generation_settings": {**sizes, "params": dict(llm.suggested.settings)},
                     "total_slots": llm.plan.max_sequences,
-                    "model_alias": service.models.default.name,
+                    "model_alias": service.models.named(name).name,
                     "chat_template": llm.chat_template or "",
                     "modalities": {"vision": False, "audio": False},
                     "build_info": f"puna {__version__}",

@@ -195,7 +195,7 @@ async def _loaded(service: Service, fields: AnswerFields, told: dict[str, Any]) 
             await service.models.unload(model)
         reason = "unload"
     else:
-        await service.models.loaded(model)
+        await service.models.ready(model)
         reason = "load"
     return JSONResponse({"model": fields.model, "created_at": now(), **told, "done_reason": reason, "done": True})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,7 +21,15 @@ from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.tools.base import Tool
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body, logprob_entry, usage_body
+from puna.server.wires.openai_shapes import (
+    HINTS,
+    SETTINGS,
+    biases,
+    end_of_sample,
+    error_body,
+    logprob_entry,
+    usage_body,
+)
 
 FINISH = {"timeout": "stop", "abort": "stop"}  # OpenAI has no words for these
 
@@ -54,6 +63,7 @@ class ChatCompletionFields(Fields):
     chat_template_kwargs: dict[str, Any] = {}
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
+    return_token_ids: bool = False  # vLLM's; streams only
 
     def job(self) -> Job:
         """The internal request. Refusal for what cannot be done."""
@@ -145,12 +155,13 @@ class ChatWriter:
     def __init__(self, run: RunningJob, model: str, fields: ChatCompletionFields) -> None:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
-        self._has_logprobs = fields.logprobs
+        self._has_logprobs, self._has_ids = fields.logprobs, fields.return_token_ids
         self._head = {"id": new_id("chatcmpl"), "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        of_prompt: dict[str, Any] = {"prompt_token_ids": self._run.prompt_ids} if self._has_ids else {}
         for index in range(self._num):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **of_prompt)
         async for event in self._run.events():
             match event:
                 case Piece():
@@ -158,7 +169,8 @@ class ChatWriter:
                 case CallPiece():
                     yield self._chunk(event.index, {"tool_calls": [_call_delta(event)]})
                 case Ended():
-                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason))
+                    of_sample = end_of_sample(self._run, event) if self._has_ids else {}
+                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason), of_choice=of_sample)
                 case Progress():
                     yield self._chunk(
                         0, {}, prompt_progress={"total": event.total, "cache": event.cached, "processed": event.done}
@@ -192,12 +204,20 @@ class ChatWriter:
         delta = {"content": piece.text} if not piece.reasoning else {"reasoning_content": piece.reasoning}
         if piece.reasoning and piece.text:
             delta["content"] = piece.text
-        if not self._has_logprobs:
-            return self._chunk(piece.index, delta)
-        return self._chunk(piece.index, delta, logprobs={"content": list(map(logprob_entry, piece.logprobs))})
+        logprobs = {"content": list(map(logprob_entry, piece.logprobs))} if self._has_logprobs else None
+        ids = {"token_ids": list(piece.token_ids)} if self._has_ids else {}
+        return self._chunk(piece.index, delta, logprobs=logprobs, of_choice=ids)
 
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        logprobs: Any = None,
+        of_choice: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **of_choice}
         if self._options.continuous_usage_stats:
             more["usage"] = usage_body(self._run.usage)
         return sse(self._body([choice], **more))

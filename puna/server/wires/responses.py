@@ -12,13 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from puna.errors import ContextLengthError
 from puna.server.conversation import ConversationBuilder
 from puna.server.fields import Fields
 from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish, hears
-from puna.server.refusals import Refusal, new_id, refusal_of
+from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
 from puna.server.service import Endpoint, Service
 from puna.server.stored_responses import StoredResponse
@@ -197,13 +196,7 @@ def create(service: Service) -> Endpoint:
         keep = partial(_keep, service, TENANT.get(), [*earlier, *fields.items]) if fields.store else _forget
         head = fields.head(service.models.named(fields.model).name, time.time())
         writer, patience_s = ResponseWriter(head, fields.form(), keep), service.settings.stream_s
-        try:
-            run = await service.begin(fields.job(made))
-        except ContextLengthError as error:
-            if not fields.stream:
-                raise
-            chunks = writer.refused(refusal_of(error))
-            return StreamReply(chunks, failed, lambda: None, patience_s=patience_s)
+        run = await service.begin(fields.job(made))
         run.ignored = fields.unheeded(run.llm.chat_template, made)
         headers = run.headers
         if fields.stream:

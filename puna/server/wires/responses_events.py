@@ -138,12 +138,6 @@ class ResponseWriter:
             raise self.problem
         return response
 
-    async def refused(self, refusal: Refusal) -> AsyncIterator[bytes]:
-        """The stream of a job that could not begin."""
-        for event in (self._begun(), self._failed(_code_of(refusal), refusal.message, Usage())):
-            event = self._numbered(event)
-            yield sse(event, event["type"])
-
     async def events(self, run: RunningJob) -> AsyncIterator[ResponseEvent]:
         async for event in self._events(run):
             yield self._numbered(event)

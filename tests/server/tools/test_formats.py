@@ -15,6 +15,7 @@ from puna.server.refusals import Refusal
 from puna.server.tools import NATIVE, format_of
 from puna.server.tools.base import Tool, ToolFormat, ToolUse
 from puna.server.tools.conversation import written
+from puna.server.tools.gemma import FUNCTION_GEMMA, GEMMA4
 from puna.server.tools.hermes import DESCRIBED, HERMES
 from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.llama import LLAMA
@@ -87,6 +88,16 @@ FAMILIES: dict[str, Family] = {
         "{{ tools }}" + turns(EACH + "[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}" + END),
         "".join(f"[TOOL_CALLS]{name}[ARGS]{dumped(arguments)}" for name, arguments in CALLS),
     ),
+    "functiongemma": Family(
+        FUNCTION_GEMMA,
+        "{{ tools }}" + turns(EACH + "<start_function_call>call:{{ c.function.name }}{{ c.function.arguments }}" + END),
+        "".join(f"<start_function_call>call:{name}{dumped(arguments)}<end_function_call>" for name, arguments in CALLS),
+    ),
+    "gemma4": Family(
+        GEMMA4,
+        "{{ tools }}" + turns(EACH + "<|tool_call>call:{{ c.function.name }}{{ c.function.arguments }}" + END),
+        "".join(f"<|tool_call>call:{name}{dumped(arguments)}<tool_call|>" for name, arguments in CALLS),
+    ),
     "smollm2": Family(
         SMOLLM2,
         "{% if messages[0].role != 'system' %}You are named SmolLM{% endif %}" + turns(),
@@ -100,7 +111,10 @@ each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.
 class WithControls(ByteTokenizer):
     """All markers are control tokens."""
 
-    MARKS = ("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<tool_call>", "</tool_call>")
+    MARKS: tuple[str, ...] = (
+        *("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "<|tool_call>", "<tool_call|>"),
+        *("<start_function_call>", "<end_function_call>", "<start_function_response>", "<|tool_response>"),
+    )
     vocab_size = VOCAB_SIZE + len(MARKS)
     special_tokens = {**ByteTokenizer.special_tokens, **{mark: VOCAB_SIZE + n for n, mark in enumerate(MARKS)}}  # noqa: RUF012
 
@@ -190,11 +204,19 @@ def test_later_turns_have_the_calls_as_the_model_wrote_them(family: Family) -> N
     ]
     told = family.format.for_template(family.template, messages, TOOLS)
     text = render(told.messages, family.template, bos_token="", eos_token="", template_args=told.args).text
-    said = family.says if family.format is not MISTRAL_LIST else dumped(CALLS[0][1])
+    in_other_words = {MISTRAL_LIST: dumped(CALLS[0][1]), FUNCTION_GEMMA: "call:get_weather{", GEMMA4: "call:now{"}
+    said = in_other_words.get(family.format, family.says)
     for part in said.split("; ") if family.format is LLAMA else [said]:
         assert part in text, text
     assert "21 degrees" in text and "noon" in text and "Thanks." in text
     assert "Weather of a city" in text, "the model is told of the tools"
+
+
+def test_what_gemma_writes_behind_its_calls_means_nothing() -> None:
+    says = "Hm. <start_function_call>call:now{}<end_function_call><start_function_response>"
+    assert allows(FUNCTION_GEMMA, ToolUse(TOOLS), says)
+    for pieces in partitions(says, random.Random(5), 50):
+        assert read(FUNCTION_GEMMA.reader(TOOLS), pieces) == ("Hm.", [("now", "{}")])
 
 
 def test_a_template_that_takes_one_call_at_a_time_gets_each_with_its_result() -> None:

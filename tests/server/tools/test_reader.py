@@ -41,6 +41,7 @@ HERMES_TABLE: dict[str, Found] = {
     '```json\n{"name": "a", "argum': ("", []),
     '```json\n{"name": "c", "arguments": {}}': ('```json\n{"name": "c", "arguments": {}}', []),  # no tool
     '{"name': ('{"name', []),
+    '{          "name": "a", "arguments": {}}': ('{          "name": "a", "arguments": {}}', []),  # more than nine spaces
     f"See:\n{A}": (f"See:\n{A}", []),  # only at the start
     "<tool_call>\nget_weather(1)\n</tool_call>": ("<tool_call>\nget_weather(1)\n</tool_call>", []),  # not this layout
 }
@@ -78,7 +79,7 @@ def test_hermes_is_read_in_any_pieces(text: str) -> None:
         assert read(HERMES.reader(TOOLS), pieces) == HERMES_TABLE[text], pieces
 
 
-SMALL = CallLayout("<", ("",), ('"NAME":',), "", ";<", ";")
+SMALL = CallLayout("<", ("",), ('"NAME":',), ";", "<", "")
 
 
 @pytest.mark.parametrize(

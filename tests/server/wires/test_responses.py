@@ -188,14 +188,11 @@ def test_wrong_fields_are_named(server: RunningServer, changed: dict[str, Any], 
         assert str(error["param"]).startswith(field) and 10 < len(error["message"]) < 400
 
 
-def test_an_overflow_is_an_error_or_an_event_that_agents_act_on(server: RunningServer) -> None:
-    whole = server.post(PATH, body(input="x" * 3000))
-    assert whole.status == 400 and whole.json["error"]["code"] == "context_length_exceeded"
-    streamed = server.post(PATH, body(input="x" * 3000, stream=True))
-    assert streamed.event_names == ["response.created", "response.failed"]
-    failed = streamed.events[1]["response"]
-    assert failed["status"] == "failed" and failed["error"]["code"] == "context_length_exceeded"
-    assert str(server.llm.plan.max_context) in failed["error"]["message"]
+def test_an_overflow_is_told_before_a_stream_begins(server: RunningServer) -> None:
+    for stream in (False, True):
+        answer = server.post(PATH, body(input="x" * 3000, stream=stream))
+        assert answer.status == 400 and answer.json["error"]["code"] == "context_length_exceeded"
+        assert str(server.llm.plan.max_context) in answer.json["error"]["message"]
 
 
 def test_an_answer_that_fills_the_context_has_failed_and_is_there(server: RunningServer) -> None:
