@@ -118,7 +118,11 @@ UNSUPPORTED = {
     *("contentEncoding", "contentMediaType", "contentSchema", "x-guidance", "$anchor"),
     *("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary"),
 }
-HARMLESS = {"uniqueItems": False, "nullable": False, "$recursiveAnchor": False}  # values that restrict nothing
+# Values that restrict nothing. The names of an object are texts; zod says so of each record.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("uniqueItems", "nullable", "$recursiveAnchor"), (False,)),
+    "propertyNames": ({"type": "string"},),
+}
 
 REMARKS = ("title", "description", "$comment")  # which only people read
 
@@ -293,7 +297,7 @@ class _Subschemas:
 
     def _require_keywords(self, path: Path, node: Node) -> None:
         for keyword, value in node.items():
-            if keyword in UNSUPPORTED and not (keyword in HARMLESS and value is HARMLESS[keyword]):
+            if keyword in UNSUPPORTED and not _is_harmless(keyword, value):
                 hint = (
                     'Write {"anyOf": [..., {"type": "null"}]}.'
                     if keyword == "nullable"
@@ -382,6 +386,10 @@ def _combines(node: Node) -> bool:
 def _lists_all_properties(node: Node) -> bool:
     names, mentions_others = node.get("properties"), "additionalProperties" in node or "patternProperties" in node
     return bool(names) and isinstance(names, dict) and not mentions_others and set(node.get("required", ())) <= names.keys()
+
+
+def _is_harmless(keyword: str, value: object) -> bool:
+    return any(type(value) is type(one) and value == one for one in HARMLESS.get(keyword, ()))
 
 
 def _is_list(value: object) -> bool:

@@ -224,6 +224,35 @@ def test_what_cannot_be_done_is_refused_before_anything_is_generated(server: Run
         assert answer.json["error"]["param"] == "tools"
 
 
+def test_every_wire_tells_the_same_calls(server: RunningServer) -> None:
+    function = {"name": "get_weather", "parameters": CITY}
+    anthropic = server.post(
+        "/v1/messages",
+        {"model": "call", "messages": HI, "max_tokens": 200, "tools": [{"name": "get_weather", "input_schema": CITY}]},
+    ).json
+    ollama = server.post(
+        "/api/chat", {"model": "call", "messages": HI, "stream": False, "tools": [{"type": "function", "function": function}]}
+    ).json
+    responses = server.post("/v1/responses", {"model": "call", "input": "hi", "tools": [{"type": "function", **function}]}).json
+    asked_for = {"city": "Lima"}
+    assert [one["input"] for one in anthropic["content"] if one["type"] == "tool_use"] == [asked_for]
+    assert anthropic["stop_reason"] == "tool_use"
+    assert [call["function"]["arguments"] for call in ollama["message"]["tool_calls"]] == [asked_for]
+    assert [json.loads(one["arguments"]) for one in responses["output"] if one["type"] == "function_call"] == [asked_for]
+
+
+def test_each_sample_has_its_calls_and_each_token_its_logprob(server: RunningServer) -> None:
+    whole = server.post(PATH, asked("calls", n=2, logprobs=True)).json
+    calls = [choice["message"]["tool_calls"] for choice in whole["choices"]]
+    assert [[call["function"]["name"] for call in one] for one in calls] == [["get_weather", "now"]] * 2
+    assert len({call["id"] for one in calls for call in one}) == 4
+    entries = [choice["logprobs"]["content"] for choice in whole["choices"]]
+    assert sum(map(len, entries)) == whole["usage"]["completion_tokens"]
+    chunks = server.post(PATH, asked("calls", logprobs=True, stream=True)).events[:-1]
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert [entry for one in streamed if one for entry in one["content"]] == entries[0]
+
+
 class WithMarkers(ByteTokenizer):
     """Bytes 1 and 2 are control tokens, as Mistral's vocabularies have them."""
 

@@ -13,6 +13,8 @@ from puna.server.tools.grammar import grammar_of
 from puna.server.tools.layout import CallLayout
 from puna.server.tools.reader import LayoutReader
 
+NOTICE = "the chat template has no way of calls that puna knows; a system message describes the tools"
+
 
 def openai_id() -> str:
     return f"call_{secrets.token_hex(12)}"
@@ -46,4 +48,4 @@ class JsonCalls:
 
     @property
     def notice(self) -> str:
-        return "" if self.is_native else "the chat template knows no tools; a system message describes them"
+        return "" if self.is_native else NOTICE

@@ -108,7 +108,7 @@ class CallPatterns:
     def may_begin(self, text: str) -> bool:
         """Whether a text may be the beginning of a first call."""
         compact = _compact(text)
-        return any(one.startswith(compact) or compact.startswith(one) for one in self._beginnings)
+        return any(one.startswith(compact) for one in self._first)
 
     def is_cut_call(self, text: str, is_certain: bool) -> bool:
         """Whether an answer that ends with this was cut before the arguments of its first call, so that it is no text.

@@ -41,6 +41,7 @@ HERMES_TABLE: dict[str, Found] = {
     '```json\n{"name": "a", "argum': ("", []),
     '```json\n{"name": "c", "arguments": {}}': ('```json\n{"name": "c", "arguments": {}}', []),  # no tool
     '{"name': ('{"name', []),
+    '{          "name": "a", "arguments": {}}': ('{          "name": "a", "arguments": {}}', []),  # more than nine spaces
     f"See:\n{A}": (f"See:\n{A}", []),  # only at the start
     "<tool_call>\nget_weather(1)\n</tool_call>": ("<tool_call>\nget_weather(1)\n</tool_call>", []),  # not this layout
 }
