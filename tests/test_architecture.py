@@ -73,6 +73,7 @@ TESTED = {
     "clients/test_ollama.py": "puna/server/wires/ollama_generate.py puna/server/wires/ollama_models.py",
     "clients/test_openai.py": "puna/server/wires/openai_chat.py puna/server/wires/openai_completions.py",
     "clients/test_parameters.py": "puna/server/wires",
+    "clients/test_same_text.py": "puna/server/wires",
     "compat/test_examples.py": "examples puna/compat/flags.py",
     "conformance/test_backends.py": "puna/backends",
     "conformance/test_families.py": "puna/backends",
