@@ -344,12 +344,12 @@ class LLM:
 
     def _pairs(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[list[OptionIds]]:
         if is_prompt(prompts):
-            return [encode_options(prompts, options, self.tokenizer)]  # type: ignore[arg-type]
+            return [encode_options(prompts, options, self.tokenizer, self.plan.max_context)]  # type: ignore[arg-type]
         given = checks.row("the options", options, "a list of options, or of such lists,")
         is_shared = len(given) > 0 and is_prompt(given[0])
         each = [given] * len(prompts) if is_shared else given
         _require_one_each("list of options", each, len(prompts))
-        return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
+        return [encode_options(*one, self.tokenizer, self.plan.max_context) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
 
     def _score(self, pairs: list[OptionIds], progress: bool | None, call: Call) -> list[OptionScore]:
         jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
@@ -442,10 +442,10 @@ class LLM:
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.
 
-        Raises ContextLengthError early for a text that must have more ids than the context holds.
+        Raises ContextLengthError early for a text, or a row, that has more ids than the context holds.
         """
         if not isinstance(prompt, str):
-            return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
+            return checks.prompt_ids("the prompt", prompt, ONE_PROMPT, self.plan.max_context)
         tokenizer = self._tokenizer_for("text")
         ids = tokenizer.encode(prompt, limit=self.plan.max_context)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])

@@ -47,8 +47,8 @@ def _checked(name: str, message: object) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise checks.refuse(name, message, 'a dict {"role": ..., "content": ...}')
     role = message.get("role")
-    if role not in ROLES:
-        raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise UsageError(f"{name} has the role {checks.shown(role)}; allowed: {', '.join(ROLES)}")
     others = {key: value for key, value in message.items() if key not in ("role", "content")}
     kept: dict[str, Any] = checks.json_value(name, others)
     checks.optional(partial(checks.instance, kind=str))(f"{name}: tool_call_id", kept.get("tool_call_id"))
@@ -78,8 +78,9 @@ def _content(name: str, content: object, may_lack: bool) -> str:
 def _part(name: str, part: object) -> str:
     if not isinstance(part, Mapping):
         raise checks.refuse(name, part, 'a dict {"type": "text", "text": ...}')
-    if part.get("type") != "text":
-        raise UsageError(f"{name} is of type {part.get('type')!r}; puna reads parts of type 'text'")
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind != "text":
+        raise UsageError(f"{name} is of type {checks.shown(kind)}; puna reads parts of type 'text'")
     return checks.unicode(name, checks.instance(f"the text of {name}", part.get("text"), str))
 
 

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from puna.checks import shown
 from puna.errors import ConfigError
 from puna.files import TEMPORARY, read_small, write_whole
 
@@ -174,10 +175,9 @@ def open_folder(folder: Path) -> None:
     try:
         root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         facts = root.stat()
-    except OSError as error:
-        raise ConfigError(
-            "cache_dir", f"is {str(folder)!r}: {error.strerror}", hint="Name a folder that you can write."
-        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a lone surrogate
+        reason = error.strerror if isinstance(error, OSError) else "not a name of this system"
+        raise ConfigError("cache_dir", f"is {shown(str(folder))}: {reason}", hint="Name a folder that you can write.") from None
     if hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o022):
         raise ConfigError(
             "cache_dir",

@@ -108,6 +108,7 @@ TESTED = {
     "test_how_generate_works.py": "docs/how-generate-works.md",
     "test_isolation.py": "puna/engine.py puna/runner.py puna/pages.py puna/llm.py",
     "test_pip_install.py": "scripts/pip_install.py",
+    "test_without_server.py": "puna tests",
     "tokenizers/test_library_cases.py": "puna/tokenizers/library.py",
     "tokenizers/test_oracles.py": "puna/tokenizers",
     "tokenizers/test_unigram.py": "puna/tokenizers/sentencepiece.py",

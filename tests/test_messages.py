@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna.errors import UsageError
@@ -48,6 +49,13 @@ def test_every_role_may_have_its_content_in_parts(role: str) -> None:
 def test_a_part_of_another_type_is_refused_by_its_name(kind: Any) -> None:
     with pytest.raises(UsageError, match=f"part 0 of message 0 is of type {kind!r}; puna reads parts of type 'text'"):
         one(role="user", content=[{"type": kind, "text": "a"}])
+
+
+@pytest.mark.parametrize("role", [None, 10**5000, "x" * 10**6, np.array([1, 2]), np.array([]), ["user"]], ids=type)
+def test_a_role_of_any_kind_is_refused_in_a_short_line(role: Any) -> None:
+    with pytest.raises(UsageError, match=r"message 0 has the role .*; allowed: system") as caught:
+        one(role=role, content="a")
+    assert len(str(caught.value)) < 300
 
 
 def deep(levels: int) -> Any:

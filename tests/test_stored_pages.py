@@ -534,3 +534,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_the_model_is_read(tmp_pa
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cache_dir"):
         LLM(tmp_path / "no model", cache_dir=tmp_path / "file")
+    for name in ("a\ud800", "x" * 100_000):
+        with pytest.raises(ConfigError, match=r"cache_dir is .*: ") as caught:
+            LLM(tmp_path / "no model", cache_dir=tmp_path / name)
+        assert len(str(caught.value).encode()) < 300

@@ -49,7 +49,7 @@ def test_puna_uses_the_server_as_it_is_typed(server: RunningServer, puna: Puna) 
     lines = [line for line in typed_in("docs/serving.md") if " --server " in line]
     assert len(lines) == 2
     for line in lines:
-        done = puna(*shlex.split(here(line, server))[1:], "-n", "2", stdin="Hi\n")
+        done = puna(*shlex.split(here(line, server))[1:], "-n", "8", "--seed", "1", "--ignore-eos", stdin="Hi\n")
         assert done.code == 0 and done.out.strip(), done.err
 
 
