@@ -18,10 +18,11 @@ LARGE = 256 << 10  # bytes; the largest body takes a second to parse, so others 
 async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
     """The JSON object of a body. Refusal: 415 for another type, 413 for too many bytes, 408 if it takes too long, else 400.
 
-    The type is required because a page on another origin may send a form or plain text without asking, but not JSON.
+    The type is required because a page on another origin may send a form or plain text without asking, but not JSON. A program
+    may leave it out (litellm does, to Ollama's routes): browsers give POST an Origin.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json") and not _is_of_curl(kind, request):
+    if kind != JSON and not kind.endswith("+json") and not _is_of_program(kind, request):
         what = f"the content type is {kind[:80] or 'missing'}; {JSON} is needed"
         raise Refusal(415, f"{what}: add -H 'content-type: {JSON}'", code="unsupported_media_type")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
@@ -32,9 +33,9 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
     return await asyncio.to_thread(strict_json.parse, body) if len(body) > LARGE else strict_json.parse(body)
 
 
-def _is_of_curl(kind: str, request: Request) -> bool:
-    """Whether a body is what `curl -d` sends if nobody says a type. A browser's form says where it comes from."""
-    return kind == FORM and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
+def _is_of_program(kind: str, request: Request) -> bool:
+    """Whether a body without JSON's type comes from no browser: curl names a form's type by itself. Browsers say whose page asks."""
+    return kind in ("", FORM) and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:
