@@ -18,9 +18,10 @@ LARGE = 256 << 10  # bytes; the largest body takes a second to parse, so others 
 async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
     """The JSON object of a body. Refusal: 415 for another type, 413 for too many bytes, 408 if it takes too long, else 400.
 
-    The type is required because a page on another origin may send a form or plain text without asking, but not JSON.
+    The type is required because a page on another origin may send a form or plain text without asking, but not JSON. A program
+    may leave it out (litellm does, to Ollama's routes): browsers give POST an Origin.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", "" if "origin" in request.headers else JSON).partition(";")[0].strip().lower()
     if kind != JSON and not kind.endswith("+json"):
         raise Refusal(415, f"the content type is {kind[:80] or 'missing'}; {JSON} is needed", code="unsupported_media_type")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":

@@ -89,7 +89,9 @@ class Fields(BaseModel):
         """The JSON schema of the body, for the OpenAPI document."""
         schema = cls.model_json_schema(ref_template="#/components/schemas/{model}")
         settings = {name: schema_of_setting(own) for name, own in cls.SETTINGS.items()}
-        return {**schema, "properties": {**settings, **schema.get("properties", {})}, "additionalProperties": True}
+        needed = schema.get("required", ())
+        declared = {name: one if name in needed else _or_null(one) for name, one in schema.get("properties", {}).items()}
+        return {**schema, "properties": {**settings, **declared}, "additionalProperties": True}
 
 
 def _bodies_in(annotation: Any) -> Iterator[type[Fields]]:
@@ -117,7 +119,12 @@ def schema_of_setting(name: str) -> dict[str, Any]:
         return {}
     low, high = limits
     kind = "integer" if isinstance(low, int) else "number"
-    return {"anyOf": [{"type": kind, "minimum": low, "maximum": high}, {"type": "null"}]}
+    return _or_null({"type": kind, "minimum": low, "maximum": high})
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """null is the same as leaving a field out."""
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _checked(own: str, value: Any, name: str) -> Any:

@@ -70,7 +70,7 @@ NO_JSON: Mapping[str, tuple[bytes, dict[str, str]]] = {
     "single quotes": (b"{'prompt': 'hello'}", {}),
     "a form": (b"prompt=hello", {"content-type": "application/x-www-form-urlencoded"}),
     "plain text": (b'{"prompt": "hello"}', {"content-type": "text/plain"}),
-    "no type": (b'{"prompt": "hello"}', {"content-type": ""}),
+    "a page without a type": (b'{"prompt": "hello"}', {"content-type": "", "origin": "http://127.0.0.1"}),
 }
 
 # Values of settings that are out of their range, for the routes that generate.
