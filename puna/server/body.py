@@ -22,7 +22,7 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
     may leave it out (litellm does, to Ollama's routes): browsers give POST an Origin.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json") and not _is_of_program(kind, request):
+    if kind != JSON and not kind.endswith("+json") and not _is_of_program(request):
         what = f"the content type is {kind[:80] or 'missing'}; {JSON} is needed"
         raise Refusal(415, f"{what}: add -H 'content-type: {JSON}'", code="unsupported_media_type")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
@@ -33,9 +33,10 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
     return await asyncio.to_thread(strict_json.parse, body) if len(body) > LARGE else strict_json.parse(body)
 
 
-def _is_of_program(kind: str, request: Request) -> bool:
-    """Whether a body without JSON's type comes from no browser: curl names a form's type by itself. Browsers say whose page asks."""
-    return kind in ("", FORM) and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
+def _is_of_program(request: Request) -> bool:
+    """Whether a body without JSON's type comes from no browser, which would say whose page asks. `curl -d` names a form's type."""
+    named = request.headers.get("content-type", FORM).lower()
+    return named == FORM and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:
