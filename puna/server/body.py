@@ -34,7 +34,7 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
 
 
 def _is_of_program(request: Request) -> bool:
-    """Whether a body without JSON's type comes from no browser, which would say whose page asks. `curl -d` names a form's type."""
+    """Whether a body without JSON's type comes from no browser, which would say whose page asks. `curl -d` says it is a form."""
     named = request.headers.get("content-type", FORM).lower()
     return named == FORM and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
 
