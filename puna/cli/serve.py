@@ -153,6 +153,7 @@ def _examples(address: str, model: str, has_key: bool) -> Iterator[str]:
     """Commands that try the server; no line is so long that a terminal breaks it inside a text."""
     header, key = ("-H 'x-api-key: KEY' ", "KEY") if has_key else ("", "none")
     yield f"In a browser: {address}"
+    yield f"In a terminal: puna chat --server {address}" + (" --api-key KEY" if has_key else "")
     yield "With curl:"
     yield f"  curl {address}/v1/chat/completions {header}\\"
     yield """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'"""
