@@ -277,11 +277,18 @@ def _stored(key: Path) -> StoredModel:
 
 
 def _about(key: Path) -> dict[str, Any]:
+    """Of what stands there, what people and JSON can read: whole numbers, and texts without control characters."""
     try:
         found = json.loads(read_small(key / ABOUT, MAX_ABOUT_BYTES) or b"{}")
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if _is_plain(name) and (isinstance(value, int) or _is_plain(value))}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def clear(folder: Path, older_than_s: float = 0.0) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import pytest
 
 from puna.errors import ConfigError
 from puna.page_store import (
+    ABOUT,
     HEAD,
     Page,
     PageStore,
@@ -217,6 +218,13 @@ def test_an_emptied_folder_is_filled_again(tmp_path: Path) -> None:
     put(it, 1)
     assert is_found(it, 1)
     assert [(one.num_pages, one.num_bytes, one.about) for one in stored_models(tmp_path)] == [(1, RECORD, {"model": "a"})]
+
+
+def test_of_a_strange_description_only_what_can_be_shown_is_read(tmp_path: Path) -> None:
+    page = put(store(tmp_path), 1)
+    strange = r'{"model": "\ud800", "path": "\u001b[2J", "device": [1e999], "kv_type": null, "page_size": 16, "\ud800": 1}'
+    (page.parents[1] / ABOUT).write_text(strange)
+    assert [one.about for one in stored_models(tmp_path)] == [{"page_size": 16}]
 
 
 def test_clearing_keeps_what_was_used_lately_and_what_is_not_a_page(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -124,11 +125,12 @@ def _short_name(word: str) -> str:
     """What clients call a model: the file's name without its ending.
 
     >>> _short_name("models/tiny-q4_0.gguf"), _short_name("")
-    ('tiny-q4_0', 'smollm2-135m-instruct')
+    ('tiny-q4_0', 'smollm2-135m')
     """
     from puna.hub import DEFAULT_MODEL
 
-    return word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or DEFAULT_MODEL
+    name = word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or DEFAULT_MODEL
+    return name.removesuffix("-instruct") if name == DEFAULT_MODEL else name  # as `puna models` calls it
 
 
 def _tell_ready(service: Service, port: int, as_json: bool) -> None:
@@ -139,13 +141,23 @@ def _tell_ready(service: Service, port: int, as_json: bool) -> None:
     if as_json:
         print_json({"address": address, "port": port, "models": [one.name for one in service.models.all]})
         return
-    size = llm.plan.weights_bytes / GIB
     tell(
-        f"{model.name} is served at {address}  ({size:.2f} GiB, context {llm.plan.max_context}, {llm.backend.info.name})",
-        "Try it:",
-        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'""",
-        f"""  python -c "import openai; print(openai.OpenAI(base_url='{address}/v1', api_key='none')""",
-        f"""    .chat.completions.create(model='{model.name}', messages=[{{'role': 'user', 'content': 'Hi'}}]))\"""",
+        f"{model.name} is served at {address}",
+        f"({llm.plan.weights_bytes / GIB:.2f} GiB of weights, context {llm.plan.max_context}, {llm.backend.info.name})",
+        *_examples(address, model.name, has_key=bool(service.settings.api_keys)),
         "Ctrl-C ends the server.",
     )
+
+
+def _examples(address: str, model: str, has_key: bool) -> Iterator[str]:
+    """Commands that try the server; no line is so long that a terminal breaks it inside a text."""
+    header, key = ("-H 'x-api-key: KEY' ", "KEY") if has_key else ("", "none")
+    yield f"In a browser: {address}"
+    yield f"In a terminal: puna chat --server {address}" + (" --api-key KEY" if has_key else "")
+    yield "With curl:"
+    yield f"  curl {address}/v1/chat/completions {header}\\"
+    yield """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'"""
+    yield "In Python (pip install openai):"
+    yield f"  python -c \"import openai; print(openai.OpenAI(api_key='{key}',"
+    yield f"    base_url='{address}/v1').completions.create("
+    yield f"    model='{model}', prompt='Llamas are').choices[0].text)\""

@@ -72,7 +72,8 @@ class Models:
         """The model of a request; "" is the default one. Refusal (404) for a name that is not served."""
         if not name:
             return self.default
-        found = self._by_name.get(name) or self._by_name.get("*")
+        spelled = (name, name.replace(":", "-"), name.removesuffix("-instruct"), "*")  # Ollama's spelling, the model's full name
+        found = next((self._by_name[one] for one in spelled if one in self._by_name), None)
         if found is None:
             known = ", ".join(self._by_name)
             hint = did_you_mean(name, list(self._by_name))

@@ -53,8 +53,11 @@ def test_it_is_emptied_as_a_whole_or_of_what_is_old(puna: Puna, tmp_path: Path) 
 
 def test_wrong_usage_is_told_with_what_to_type(puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUNA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "puna"))
     done = puna("cache")
     assert done.code == 2 and "--cache-dir" in done.err
+    (tmp_path / "puna" / "prefixes").mkdir(parents=True)  # puna serve's folder
+    assert puna("cache").code == 0
     assert puna("cache", "--cache-dir", str(tmp_path), "--older-than", "3d").code == 2
     done = puna("cache", "--cache-dir", str(tmp_path), "--clear", "--older-than", "soon")
     assert done.code == 2 and "30d" in done.err
