@@ -3,7 +3,7 @@
 # make serve    the small model behind an HTTP API, on this machine only
 # make gpu      PyTorch and Triton, for NVIDIA GPUs; the doctor tries the card
 # make test     the tests, in the same environment
-# make clients  the server's tests with large clients (LangChain, litellm, schemathesis ...), in two environments of their own
+# make clients  the tests of the server with large clients, such as LangChain
 # make check    format, lint, types, architecture
 # make help     these lines
 .PHONY: help demo serve install uninstall gpu test full clients check format model bench-env clean

@@ -45,8 +45,9 @@ def adapter_number(name: str | None, names: Sequence[str]) -> int:
     if name in names:
         return names.index(name)
     if not names:
+        told = name if len(name) <= 40 and name.isprintable() else "NAME"
         raise UsageError(
             f"lora_name is {shown(name)}, and the model was loaded without lora_modules",
-            hint='Load it with lora_modules=["NAME=PATH"] (--lora-modules NAME=PATH).',
+            hint=f'Load it with lora_modules=["{told}=PATH"] (--lora-modules {told}=PATH).',
         )
     raise UsageError(f"lora_name is {shown(name)}; loaded are: {', '.join(names)}", hint=did_you_mean(name, names))
