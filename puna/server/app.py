@@ -1,4 +1,4 @@
-"""Puts the server together: the guard, then the routes of all wires."""
+"""Puts the server together: the guard, then the routes of all wires, and the page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from puna.server import openapi, request_log
-from puna.server.guard import Guard
+from puna.server import openapi, page, request_log
+from puna.server.guard import OPEN, Guard
 from puna.server.metrics import Metrics
 from puna.server.refusals import Refusal
 from puna.server.service import Endpoint, Service
@@ -23,12 +23,14 @@ def create_app(service: Service) -> ASGIApp:
     routes.append(Route("/health", _health(service), methods=["GET"]))
     routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
     routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
+    assets = page.assets()
+    routes += page.routes(assets)
     service.listeners.append(request_log.write)
     if service.settings.log_prompts:
         service.listeners.append(request_log.write_texts)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
-    return Guard(app, service.settings, _refused)
+    return Guard(app, service.settings, _refused, OPEN | assets.keys())  # the page itself asks for the key
 
 
 def _health(service: Service) -> Endpoint:

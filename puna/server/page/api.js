@@ -1,0 +1,81 @@
+// Speaks to the server that this page came from, and to no other.
+
+import { eventsOf } from "./event_stream.js";
+
+const KEY = "puna.key";
+
+/** The server refused: `message` is in its words. */
+export class ServerError extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The server did not answer, or stopped in the middle of an answer. */
+export class Unreachable extends Error {}
+
+// The key lives as long as the tab: it is never written where another visit could find it.
+export const readKey = () => sessionStorage.getItem(KEY) ?? "";
+export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+
+/** The served models, as /v1/models lists them. */
+export async function listModels() {
+  const response = await call("v1/models");
+  return (await response.json()).data;
+}
+
+export async function isAlive() {
+  try {
+    return (await fetch("health", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** Yields the events of a streamed chat completion. Throws ServerError, Unreachable, or AbortError after `signal`. */
+export async function* streamChat(body, signal) {
+  const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(body), signal });
+  let isWhole = false;
+  try {
+    for await (const data of eventsOf(response.body)) {
+      if (data === "[DONE]") isWhole = true;
+      else yield checked(JSON.parse(data));
+    }
+  } catch (error) {
+    throw told(error);
+  }
+  if (!isWhole) throw new Unreachable();
+}
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers: headers(options), cache: "no-store" });
+  } catch (error) {
+    throw told(error);
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+function headers(options) {
+  const key = readKey();
+  return {
+    ...(options.body ? { "content-type": "application/json" } : {}),
+    ...(key ? { authorization: `Bearer ${key}` } : {}),
+  };
+}
+
+async function refusal(response) {
+  const body = await response.json().catch(() => ({}));
+  return new ServerError(body.error?.message ?? `${response.status} ${response.statusText}`, response.status);
+}
+
+function checked(event) {
+  if (event.error) throw new ServerError(event.error.message ?? "");
+  return event;
+}
+
+// Browsers tell a broken connection as TypeError.
+const told = (error) => (error instanceof TypeError ? new Unreachable() : error);

@@ -1,0 +1,52 @@
+// The texts of the page, in the language of the browser or the one that was chosen.
+
+import { de } from "./languages/de.js";
+import { en } from "./languages/en.js";
+import { zh } from "./languages/zh.js";
+
+export const LANGUAGES = { en, de, zh };
+
+const NAME = "puna.language";
+let chosen = localStorage.getItem(NAME) ?? ofBrowser();
+
+function ofBrowser() {
+  const known = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => tag in LANGUAGES);
+  return known ?? "en";
+}
+
+export const language = () => chosen;
+
+export function useLanguage(name) {
+  chosen = name;
+  localStorage.setItem(NAME, name);
+}
+
+/** The text of a name. `values` fill its {places}; "count" also chooses the singular (`NAME_one`), where there is one. */
+export function t(name, values = {}) {
+  const table = LANGUAGES[chosen] ?? LANGUAGES.en;
+  const text = (values.count === 1 && table[`${name}_one`]) || table[name];
+  return text.replace(/\{(\w+)\}/g, (_, key) => shown(values[key]));
+}
+
+const shown = (value) => (typeof value === "number" ? formatNumber(value) : String(value));
+
+export function formatNumber(value, digits = 0) {
+  return value.toLocaleString(chosen, { maximumFractionDigits: digits });
+}
+
+export function formatDate(time) {
+  return new Date(time).toLocaleDateString(chosen, { day: "numeric", month: "short" });
+}
+
+/** Writes the texts of the page's own elements: data-text, data-label, data-placeholder name them. */
+export function translatePage() {
+  document.documentElement.lang = chosen;
+  for (const one of document.querySelectorAll("[data-text]")) one.textContent = t(one.dataset.text);
+  for (const one of document.querySelectorAll("[data-placeholder]")) one.placeholder = t(one.dataset.placeholder);
+  for (const one of document.querySelectorAll("[data-label]")) label(one, t(one.dataset.label));
+}
+
+function label(one, text) {
+  one.setAttribute("aria-label", text);
+  if (one.tagName === "BUTTON") one.title = text;
+}
