@@ -57,6 +57,7 @@ def cost_of(llm: LLM, seed: int) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     if llm.stored_pages is not None:
         saved = threading.Event()
+        llm.stored_pages._do(llm.stored_pages._save_all)
         llm.stored_pages._do(lambda store: saved.set())
         saved.wait()
     return seconds, time.process_time() - cpu

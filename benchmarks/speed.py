@@ -25,6 +25,7 @@ from typing import Any
 PROMPT, GENERATED, AT_DEPTH = 512, 128, 64
 NUM_REQUESTS, SLOTS, LENGTHS = 32, 8, (32, 256)
 WHOLE = ("requests", "alone")  # measures of all requests together
+WHOLE_CONTEXT = NUM_REQUESTS * 2 * LENGTHS[1] // 4  # puna's KV pages hold four sequences of this length: all requests
 Measure = Callable[[str], float]  # of a name in `--measures`
 
 
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        longest = max(2 * LENGTHS[1] if what in WHOLE else sum(amounts(what)) for what in given.measures.split(","))
+        longest = max(WHOLE_CONTEXT if what in WHOLE else sum(amounts(what)) for what in given.measures.split(","))
         SERVERS[given.serve](given.model, given.threads, longest + 16)
         return
     from puna import hub

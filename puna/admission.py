@@ -135,6 +135,7 @@ class Admission:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self.require_ids("token id", prompt_ids)
         self.require_ids("stop id", params.stop_ids)
+        self.require_ids("shown id", params.shown_ids)
         needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
         if needed > self._max_context:
             raise ContextLengthError.of(str(len(prompt_ids)), self._max_context)
@@ -167,8 +168,15 @@ class Admission:
             at_start=self._begins_text(request.prompt_ids),
             include_stop=request.params.include_stop_str_in_output,
             min_tokens=request.params.min_tokens,
-            shown={} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer),
+            shown=self._shown(request, tokenizer),
         )
+
+    def _shown(self, request: Request, tokenizer: Tokenizer) -> Mapping[int, bytes]:
+        """Control tokens that have a text in this request's answer."""
+        tags = {} if request.reasoning is None or self.think_tags is None else control_tags(self.think_tags, tokenizer)
+        if not (wanted := request.params.shown_ids):
+            return tags
+        return {**tags, **{i: text.encode() for text, i in tokenizer.special_tokens.items() if i in wanted}}
 
     def _begins_text(self, prompt_ids: list[int]) -> bool:
         return self._tokenizer is not None and prompt_ids == [self._tokenizer.bos_id]

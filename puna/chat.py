@@ -127,6 +127,7 @@ def render(
 def continues(turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool, asked: bool | None) -> bool:
     """Whether the answer continues the last message. UsageError if the arguments and that message do not match."""
     is_last = turns[-1]["role"] == "assistant"
+    checks.optional(checks.flag)("continue_final_message", asked)
     if asked and not is_last:
         raise UsageError(
             f"continue_final_message is True, but the last message has the role {turns[-1]['role']!r}",

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from puna.errors import ConfigError, UsageError, did_you_mean
+from puna.errors import ConfigError, ContextLengthError, UsageError, did_you_mean
 
 Check = Callable[[str, Any], Any]  # (name, value) -> the checked value
 T = TypeVar("T")
@@ -42,6 +42,8 @@ def shown(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python does not write an int of more than 4300 digits
         return f"<{type(value).__name__} with a number of thousands of digits>"
+    except Exception:  # noqa: BLE001 - a class of the caller's may write nothing of itself
+        return f"<{type(value).__name__}>"
 
 
 def require(holds: bool, name: str, problem: str, hint: str = "") -> None:
@@ -175,6 +177,14 @@ def token_ids(name: str, values: Collection[Any]) -> list[int]:
         wrong = next(value for value, number in zip(values, numbers) if number is None)
         raise UsageError(f"{name} holds {shown(wrong)}; token ids are whole numbers")
     return numbers  # type: ignore[return-value]
+
+
+def prompt_ids(name: str, value: object, needed: str, limit: int | None) -> list[int]:
+    """A row of token ids, counted before they are copied: a range has any number of them. ContextLengthError beyond `limit`."""
+    ids = row(name, value, needed)
+    if limit is not None and len(ids) > limit:
+        raise ContextLengthError.of(str(len(ids)), limit)
+    return token_ids(name, ids)
 
 
 def unicode(name: str, text: str) -> str:

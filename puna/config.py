@@ -121,6 +121,8 @@ class EngineConfig:
         hints = {name: f"Change or unset {variable}." for name, variable in variables.items()}
         for name, variable in variables.items():
             values[name] = read_setting(variable, kinds[name], os.environ[variable], hints[name])
+        has_effect = given.get("cache_size") is None or bool(values.get("cache_dir"))
+        require(has_effect, "cache_size", "limits a folder, and none is named: add --cache-dir DIR")
         try:
             return cls(**values)
         except ConfigError as error:

@@ -174,8 +174,7 @@ class Constraints:
     def _compile(self, kind: str, given: Any) -> LLMatcher:
         if self._tokenizer is None:
             raise UsageError(f"{kind} needs a tokenizer, and the model has none")
-        vocabulary = self._vocabulary
-        return _with_deep_stack(lambda: _compile(kind, given, vocabulary.native))
+        return _with_deep_stack(lambda: _compile(kind, given, self._vocabulary.native))
 
     @cached_property
     def _vocabulary(self) -> MaskVocabulary:
@@ -202,7 +201,7 @@ def _size(wanted: tuple[str, Any]) -> int:
 
 
 def _with_deep_stack(work: Callable[[], LLMatcher]) -> LLMatcher:
-    """Do `work` in a thread that has room for deep recursion: a stack that overflows ends the process."""
+    """Do `work` in a thread that has room for deep recursion: a stack that overflows ends the process. No Ctrl-C comes there."""
     with ThreadPoolExecutor(1) as pool:
         with _STACK_SIZE:
             before = threading.stack_size(STACK_BYTES)
@@ -257,6 +256,7 @@ def _first_words(problem: str) -> str:
 
 
 RAISED = re.compile(r"PyErr \{ type: .*?, value: (.*?), traceback: ")  # what the tokenizer raised within llguidance
+INTERRUPTED = "PyErr { type: <class 'KeyboardInterrupt'>"
 PLAIN_WORDS = {"NoExtensionBias": "no text can satisfy it"}  # llguidance's word for it
 
 
@@ -355,7 +355,7 @@ class Constraint:
         require_finite(logits)
         allowed = self._allowed(len(logits))
         if self._matcher.is_error():
-            raise self._error(_first_words(self._matcher.get_error()))
+            raise self._broken(self._matcher.get_error())
         if not allowed.any():
             raise self._error("no token can follow")
         sampler = self._sampler if self._custom is None else self._custom
@@ -419,6 +419,10 @@ class Constraint:
 
     def _is_suppressed(self, token_id: int, num_generated: int) -> bool:
         return self._sampler.phase(num_generated).params.logit_bias.get(token_id, 0.0) <= SUPPRESSED
+
+    def _broken(self, problem: str) -> BaseException:
+        """What to raise for an error of the matcher. Ctrl-C may have come while it called the tokenizer, in this thread."""
+        return KeyboardInterrupt() if INTERRUPTED in problem else self._error(_first_words(problem))
 
     def _error(self, problem: str, hint: str = "") -> ConstraintError:
         return ConstraintError(f"{self._kind}: {problem}", hint=hint)

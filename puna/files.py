@@ -20,7 +20,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,24 +42,33 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) 
 # ---- small files ----------------------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, content: bytes, *, mode: int | None = PRIVATE, flushed: bool = False) -> None:
-    """Write a small file. It replaces a file, a link or a pipe, but no folder; OSError if that fails.
+def write_whole(path: Path, *parts: bytes | memoryview, mode: int | None = PRIVATE, flushed: bool = False) -> None:
+    """Write a small file of these parts. It replaces a file, a link or a pipe, but no folder; OSError if that fails.
 
     mode: the file's permissions; None: what the umask leaves. flushed: a power failure leaves the old file or the new one.
     """
     made = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
-    handle = os.open(made, _NEW_FILE, 0o666 if mode is None else PRIVATE)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            if flushed:
-                file.flush()
-                os.fsync(handle)
+        _write_new(made, parts, 0o666 if mode is None else PRIVATE, flushed)
         if mode not in (None, PRIVATE):
             made.chmod(mode)
         made.replace(path)
-    finally:
+    except BaseException:
         made.unlink(missing_ok=True)
+        raise
+
+
+def _write_new(path: Path, parts: Iterable[bytes | memoryview], mode: int, flushed: bool) -> None:
+    handle = os.open(path, _NEW_FILE, mode)
+    try:
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                left = left[os.write(handle, left) :]
+        if flushed:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_small(path: Path, max_bytes: int) -> bytes | None:

@@ -14,7 +14,10 @@ _KEYWORDS = {
     "raw": "generate()",  # it continues a text without a chat template
     "template": "chat_template",
 }
-_SAME = "device|kv-type|max-context|max-tokens|quantize|sampling-defaults|shards|stop|threads|to|tokenizer|vram|weights"
+_SAME = (
+    "cache-dir|cache-size|device|kv-type|max-context|max-tokens|quantize|sampling-defaults|shards|stop|threads|to|tokenizer|vram|"
+    "weights"
+)
 # What may be the value of a flag: a number, a size, a word of a table, a placeholder.
 _VALUE = (
     r"(?P<number>\d+)(?P<unit>[KMGT]iB)?\b(?![.\d])|(?P<word>auto|cpu|torch|reference|cuda(?::\d+)?|as-is|int[48]|q\d\w*|bf16|f16|"

@@ -30,7 +30,7 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.infill import InfillPrompt, encode_infill
-from puna.loading import Footprint, Parts, drafter_for, load_parts, opened_pages, suggestions_in
+from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.plan import Plan
@@ -168,8 +168,7 @@ class LLM:
         self.footprint = parts.footprint
         self.config = config
         self.backend = parts.backend
-        self._drafter = drafter_for(parts, report)
-        self.stored_pages = opened_pages(parts, report)
+        self.stored_pages, self._drafter = load_beside(parts, report)
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -345,12 +344,12 @@ class LLM:
 
     def _pairs(self, prompts: Prompt | Prompts, options: Sequence[Any]) -> list[list[OptionIds]]:
         if is_prompt(prompts):
-            return [encode_options(prompts, options, self.tokenizer)]  # type: ignore[arg-type]
+            return [encode_options(prompts, options, self.tokenizer, self.plan.max_context)]  # type: ignore[arg-type]
         given = checks.row("the options", options, "a list of options, or of such lists,")
         is_shared = len(given) > 0 and is_prompt(given[0])
         each = [given] * len(prompts) if is_shared else given
         _require_one_each("list of options", each, len(prompts))
-        return [encode_options(*one, self.tokenizer) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
+        return [encode_options(*one, self.tokenizer, self.plan.max_context) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
 
     def _score(self, pairs: list[OptionIds], progress: bool | None, call: Call) -> list[OptionScore]:
         jobs = [PromptJob(pair.prompt_ids + pair.option_ids, pair.params, None) for pair in pairs]
@@ -443,10 +442,10 @@ class LLM:
     def encode(self, prompt: Prompt) -> list[int]:
         """A prompt's token ids, with BOS if the model file asks for it or if the prompt has no other id.
 
-        Raises ContextLengthError early for a text that must have more ids than the context holds.
+        Raises ContextLengthError early for a text, or a row, that has more ids than the context holds.
         """
         if not isinstance(prompt, str):
-            return checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_PROMPT))
+            return checks.prompt_ids("the prompt", prompt, ONE_PROMPT, self.plan.max_context)
         tokenizer = self._tokenizer_for("text")
         ids = tokenizer.encode(prompt, limit=self.plan.max_context)
         return ids or ([] if tokenizer.bos_id is None else [tokenizer.bos_id])
@@ -535,6 +534,8 @@ class LLM:
         if processors and settings.get("sampler") is not None:
             raise UsageError("a sampler of your own takes the place of all logits_processors", hint="Give one of the two.")
         self._tell_host_samples(each)
+        if self.stored_pages is not None:
+            self.stored_pages.tell()
         return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
 
     def _open(self, jobs: list[PromptJob], call: Call | None = None) -> list[Stream]:

@@ -99,17 +99,21 @@ def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
     return dataclasses.replace(changed, adapters=beside, notices=(*changed.notices, *told))
 
 
-def opened_pages(parts: Parts, report: Reporter) -> StoredPages | None:
-    """The pages on disk, if a folder is named for them. The backend is closed if that fails."""
+def load_beside(parts: Parts, report: Reporter) -> tuple[StoredPages | None, Drafter | None]:
+    """The pages on disk, if a folder is named for them, and who guesses tokens. What fails closes the backend too."""
+    stored = None
     try:
-        return open_stored_pages(parts.checkpoint, parts.backend, parts.plan, parts.config, report)
+        stored = open_stored_pages(parts.checkpoint, parts.backend, parts.plan, parts.config, report)
+        return stored, _drafter(parts, report)
     except BaseException:
+        if stored is not None:
+            stored.close()
         parts.backend.close()
         raise
 
 
-def drafter_for(parts: Parts, report: Reporter) -> Drafter | None:
-    """Who guesses tokens: the draft model, loaded here once its vocabulary is known to be the same, or n-grams, or nobody."""
+def _drafter(parts: Parts, report: Reporter) -> Drafter | None:
+    """The draft model, loaded here once its vocabulary is known to be the same, or n-grams, or nobody."""
     config = parts.config
     if not config.draft_model:
         return drafter_of(config, parts.backend)
@@ -120,15 +124,9 @@ def drafter_for(parts: Parts, report: Reporter) -> Drafter | None:
     own = dataclasses.replace(
         config, draft_model="", max_context=0, weights="auto", vram=0, cache_dir="", lora=(), lora_modules=()
     )
-    try:
-        if parts.backend.info.num_ranks > 1:
-            raise UsageError(
-                "a draft model cannot guess for a model that several processes share", hint="Leave --draft-model out."
-            )
-        draft = load_parts(config.draft_model, own, None, report, check)
-    except BaseException:
-        parts.backend.close()
-        raise
+    if parts.backend.info.num_ranks > 1:
+        raise UsageError("a draft model cannot guess for a model that several processes share", hint="Leave --draft-model out.")
+    draft = load_parts(config.draft_model, own, None, report, check)
     return ModelDrafter(draft.backend, draft.plan, parts.checkpoint.config.vocab_size)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from puna.checks import shown
 from puna.errors import UsageError, did_you_mean
 from puna.request import NO_ADAPTER
 
@@ -44,8 +45,9 @@ def adapter_number(name: str | None, names: Sequence[str]) -> int:
     if name in names:
         return names.index(name)
     if not names:
+        told = name if len(name) <= 40 and name.isprintable() else "NAME"
         raise UsageError(
-            f"lora_name is {name!r}, and the model was loaded without lora_modules",
-            hint=f'Load it with lora_modules=["{name}=PATH"] (--lora-modules {name}=PATH).',
+            f"lora_name is {shown(name)}, and the model was loaded without lora_modules",
+            hint=f'Load it with lora_modules=["{told}=PATH"] (--lora-modules {told}=PATH).',
         )
-    raise UsageError(f"lora_name is {name!r}; loaded are: {', '.join(names)}", hint=did_you_mean(name, names))
+    raise UsageError(f"lora_name is {shown(name)}; loaded are: {', '.join(names)}", hint=did_you_mean(name, names))

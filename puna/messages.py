@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 from puna import checks
@@ -46,10 +47,11 @@ def _checked(name: str, message: object) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise checks.refuse(name, message, 'a dict {"role": ..., "content": ...}')
     role = message.get("role")
-    if role not in ROLES:
-        raise UsageError(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise UsageError(f"{name} has the role {checks.shown(role)}; allowed: {', '.join(ROLES)}")
     others = {key: value for key, value in message.items() if key not in ("role", "content")}
     kept: dict[str, Any] = checks.json_value(name, others)
+    checks.optional(partial(checks.instance, kind=str))(f"{name}: tool_call_id", kept.get("tool_call_id"))
     if "tool_calls" in kept:
         kept["tool_calls"] = _calls(f"{name}: tool_calls", kept["tool_calls"])
         if not kept["tool_calls"]:
@@ -76,8 +78,9 @@ def _content(name: str, content: object, may_lack: bool) -> str:
 def _part(name: str, part: object) -> str:
     if not isinstance(part, Mapping):
         raise checks.refuse(name, part, 'a dict {"type": "text", "text": ...}')
-    if part.get("type") != "text":
-        raise UsageError(f"{name} is of type {part.get('type')!r}; puna reads parts of type 'text'")
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind != "text":
+        raise UsageError(f"{name} is of type {checks.shown(kind)}; puna reads parts of type 'text'")
     return checks.unicode(name, checks.instance(f"the text of {name}", part.get("text"), str))
 
 
@@ -85,13 +88,17 @@ def _calls(name: str, calls: Any) -> list[Any]:
     """Tool calls with their arguments as an object, which templates write as JSON. OpenAI's API gives JSON text."""
     if calls is None:
         return []
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+    if not isinstance(calls, list) or not all(map(_is_call, calls)):
         raise checks.refuse(name, calls, 'a list of {"type": "function", "function": {"name": ..., "arguments": {...}}}')
     for call in calls:
         function = call.get("function", call)
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
             function["arguments"] = _arguments(function["arguments"])
     return calls
+
+
+def _is_call(call: object) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("function", {}), dict) and isinstance(call.get("id", ""), str | None)
 
 
 def _arguments(text: str) -> Any:

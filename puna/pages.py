@@ -35,6 +35,7 @@ class Pages:
         self.page_size = page_size
         self._free = list(range(num_pages - 1, -1, -1))
         self._references = [0] * num_pages
+        self._leases = [0] * num_pages
         self._cached: OrderedDict[int, None] = OrderedDict()  # in the order of release; the first is evicted first
         self._identity = [UNKNOWN] * num_pages
         self._content: dict[int, Content] = {}  # of the pages that `match` can find
@@ -67,11 +68,12 @@ class Pages:
             self._evict()
         page = self._free.pop()
         self._references[page] = 1
+        self._leases[page] += 1
         return page
 
-    def identity(self, page: int) -> int:
-        """Names the content of a published page: no other content ever has the number. UNKNOWN for any other page."""
-        return self._identity[page]
+    def lease(self, page: int) -> int:
+        """A number that changes when a page may be overwritten, because another sequence has it, or its content is wrong."""
+        return self._leases[page]
 
     def match(self, token_ids: Sequence[int], prefix_key: Hashable = 0, prompt_length: int | None = None) -> list[int]:
         """Hold the cached pages of the longest prefix of `token_ids`, whole pages only.
@@ -136,6 +138,7 @@ class Pages:
         """Remove these pages from the cache, because their content is wrong. They stay held."""
         for page in page_ids:
             self._unpublish(page)
+            self._leases[page] += 1
 
     def check(self) -> None:
         """Assert the invariants; for tests."""

@@ -4,6 +4,7 @@ cache folder/models/NAME.gguf                   a model of the catalogue, or one
 cache folder/models/hub/OWNER/REPO/FILE.gguf    a model of the Hub
 cache folder/partial/.puna-xxxx/NAME            an unfinished download, which puna never uses as a model
 cache folder/locks/NAME.lock
+cache folder/prefixes/...                       K and V of prompts that `puna serve` keeps for its next start
 cache folder/conversations/TIME-xxxx.json       a conversation of `puna chat`, for `puna chat --continue`
 """
 
@@ -51,6 +52,11 @@ def typed_path(text: str, what: str = "the path") -> Path:
 def models_dir() -> Path:
     """The folder of finished models."""
     return cache_dir() / "models"
+
+
+def prefixes_dir() -> Path:
+    """The folder of K and V that `puna serve` keeps, unless it is told otherwise."""
+    return cache_dir() / "prefixes"
 
 
 def conversations_dir() -> Path:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from puna import checks
 from puna.errors import NumericalError, UsageError
 
 Pooling = Literal["mean", "last", "cls"]
@@ -54,11 +55,11 @@ class Pool:
         return self._state / self.num_rows if self.pooling == "mean" else self._state
 
 
-def checked_pooling(name: str, value: Any) -> Pooling:
+def checked_pooling(name: str, value: object) -> Pooling:
     """UsageError for a word that is no pooling."""
-    if value not in get_args(Pooling):
-        raise UsageError(f"{name} is {value!r}; allowed: {', '.join(get_args(Pooling))}")
-    found: Pooling = value
+    found: Pooling | None = next((way for way in get_args(Pooling) if isinstance(value, str) and way == value), None)
+    if found is None:
+        raise UsageError(f"{name} is {checks.shown(value)}; allowed: {', '.join(get_args(Pooling))}")
     return found
 
 

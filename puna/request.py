@@ -117,6 +117,7 @@ class SamplingParams:
         seed: the same seed draws the same tokens. 0..2**64-1, or None: a new seed for each request [None]
         stop: end before the first of these texts, or at the control token that one spells. A str is one text. At most 16 [()]
         stop_ids: end at any of these token ids, beside the model's own end-of-text ids. At most 1024 [()]
+        shown_ids: control tokens, by their ids, that the answer's text spells out. At most 1024 [()]
         include_stop_str_in_output: keep the stop text, or the text of the stop id, at the end of the text (vLLM) [False]
         context_shift: if the context is full, drop the older half of its tokens and go on, instead of ending [False]
         num_keep: with context_shift, never drop these first tokens of the prompt. 0..2**27 [0]
@@ -175,6 +176,7 @@ class SamplingParams:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     stop_ids: Collection[int] = ()
+    shown_ids: Collection[int] = ()
     include_stop_str_in_output: bool = False
     context_shift: bool = False
     num_keep: int = 0
@@ -252,6 +254,7 @@ class SamplingSettings(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     stop_ids: Collection[int]
+    shown_ids: Collection[int]
     include_stop_str_in_output: bool
     context_shift: bool
     num_keep: int
@@ -430,6 +433,7 @@ _CHECKS: Mapping[str, checks.Check] = {
     "seed": checks.optional(partial(checks.whole, low=0, high=(1 << 64) - 1)),
     "stop": _stops,
     "stop_ids": _ids,
+    "shown_ids": _ids,
     "include_stop_str_in_output": checks.flag,
     "context_shift": checks.flag,
     "num_keep": partial(checks.whole, low=0, high=1 << 27),
@@ -507,6 +511,7 @@ class Request:
     num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
     page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store
     num_published: int = 0  # pages, the first ones, that the prefix cache knows
+    num_saved: int = 0  # pages, the first ones, that the page store has, or was given before the prompt's end
     draft_ids: list[int] = field(default_factory=list)  # guesses of its next tokens; the next step may check them
     draft_at: int = 0  # the number of output ids from which on the drafter is asked for guesses
     num_drafted: int = 0  # guesses that steps have checked

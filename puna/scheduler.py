@@ -70,12 +70,17 @@ class TokenBudget:
 class PageSource(Protocol):
     """Pages outside the device's memory: `page_store.py` on disk. It identifies a request's pages by their token ids."""
 
+    checks_pages: bool  # whether it finds infinite numbers and NaN itself, so that it may have the pages of half a prompt
+
     @property
     def loads_per_step(self) -> int:
         """How many pages can be loaded in less time than a chunk takes."""
 
     def attach(self, pages: Pages) -> None:
-        """These own the device's memory now, and others do no longer."""
+        """These own the device's memory now, and others do no longer. No request runs."""
+
+    def set_idle(self, is_idle: bool) -> None:
+        """Take note whether no request runs: then whatever waited for free cores may begin."""
 
     def find(self, request: Request, first: int, last: int) -> int:
         """The end of the run of stored pages that begins at page `first` of a request, at most `last`."""
@@ -84,7 +89,7 @@ class PageSource(Protocol):
         """Fill the request's pages from number `first` on; how many of them could be filled."""
 
     def save(self, request: Request, index: int) -> None:
-        """Take note that page `index` of a request is published. Never waits."""
+        """Take note that page `index` of a request is full. Never waits."""
 
     def forget(self, request: Request) -> None:
         """Remove a request's pages, because their content is wrong."""
@@ -133,6 +138,7 @@ class Scheduler:
         """Queue a request with at least one token."""
         request.rank = (request.params.priority * AGING + self._num_steps, request.id)
         insort(self.waiting, request, key=by_rank)
+        self._tell_source()
 
     def remove(self, request: Request, *, forget: bool = False) -> None:
         """Remove a request in any state and release its pages. `forget`: their content is wrong. Idempotent."""
@@ -145,6 +151,11 @@ class Scheduler:
             self.running.remove(request)
         elif request in self.waiting:
             self.waiting.remove(request)
+        self._tell_source()
+
+    def _tell_source(self) -> None:
+        if self._source is not None:
+            self._source.set_idle(not self.has_work)
 
     def decoding(self) -> list[Request]:
         """The running requests whose next step samples a token, and computes one."""
@@ -163,7 +174,7 @@ class Scheduler:
         waiting = [request for request in self.waiting if not request.num_in_flight]  # else its last token is lost
         for request in (*self.running, *self.waiting):
             request.page_ids, request.draft_ids, request.num_computed = [], [], 0
-            request.num_published = request.num_stored = 0
+            request.num_published = request.num_stored = request.num_saved = 0
         return waiting if self.running else waiting[1:]
 
     def schedule(self) -> list[ScheduledChunk]:
@@ -208,8 +219,12 @@ class Scheduler:
         the next `schedule`, and removes the request with `forget` if they are not.
         """
         for chunk in chunks if self._prefix_cache else ():
-            if chunk.is_last and chunk.request.num_computed >= chunk.last:  # else it was preempted or has ended
+            if chunk.request.num_computed < chunk.last:  # it was preempted or has ended
+                continue
+            if chunk.is_last:
                 self._publish(chunk.request, chunk.last)
+            else:
+                self._save_early(chunk.request, chunk.last)
 
     def _prefill(self, request: Request, budget: TokenBudget) -> list[ScheduledChunk]:
         """The next chunk of a prompt; [] while its stored pages are being loaded."""
@@ -297,7 +312,7 @@ class Scheduler:
 
     def _count_cached(self, request: Request) -> None:
         """All pages of a request that was just matched, or loaded, are full and known."""
-        request.num_published = len(request.page_ids)
+        request.num_published = request.num_saved = len(request.page_ids)
         request.num_computed = request.num_published * self.pages.page_size
         if not request.output_ids:
             request.num_cached = request.num_computed
@@ -334,7 +349,7 @@ class Scheduler:
 
     def _publish(self, request: Request, num_tokens: int) -> None:
         for index in range(request.num_published, num_tokens // self.pages.page_size):
-            if self._publish_page(request, index) and self._source is not None:
+            if self._publish_page(request, index) and self._source is not None and index >= request.num_saved:
                 self._source.save(request, index)
             request.num_published = index + 1
 
@@ -343,11 +358,18 @@ class Scheduler:
         token_ids = request.token_ids(index * size, (index + 1) * size)
         return self.pages.publish(request.page_ids, index, token_ids, request.prefix_key, self._prompt_length(request))
 
+    def _save_early(self, request: Request, num_tokens: int) -> None:
+        """Save the full pages of a prompt's first `num_tokens` tokens, lest the work be lost if the process is killed."""
+        if self._source is not None and self._source.checks_pages:
+            for index in range(request.num_saved, num_tokens // self.pages.page_size):
+                self._source.save(request, index)
+                request.num_saved = index + 1
+
     def _release(self, request: Request) -> None:
         self.pages.release(request.page_ids)
         request.page_ids = []
         request.draft_ids = []
-        request.num_computed = request.num_published = request.num_stored = 0
+        request.num_computed = request.num_published = request.num_stored = request.num_saved = 0
 
 
 def _is_decoding(request: Request) -> bool:

@@ -118,7 +118,13 @@ UNSUPPORTED = {
     *("contentEncoding", "contentMediaType", "contentSchema", "x-guidance", "$anchor"),
     *("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary"),
 }
-HARMLESS = {"uniqueItems": False, "nullable": False, "$recursiveAnchor": False}  # values that restrict nothing
+# Values that restrict nothing. The names of an object are texts; zod says so of each record.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("uniqueItems", "nullable", "$recursiveAnchor"), (False,)),
+    "propertyNames": ({"type": "string"},),
+}
+
+REMARKS = ("title", "description", "$comment")  # which only people read
 
 ANY_TEXT = ("binary", "password", "path")  # formats of OpenAPI and pydantic that any text has
 _NO_YEAR_0 = {"pattern": "^(?:[1-9]|0[1-9]|00[1-9]|000[1-9])"}  # which Python's dates do not have
@@ -147,7 +153,7 @@ def without_surprises(text: str) -> str:
     And an object that lists its properties has no others, unless `additionalProperties` says so: the standard allows any, and a
     small model that may add one never ends.
 
-    >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false}')
+    >>> without_surprises('{"type": "number", "format": "double", "uniqueItems": false, "title": "N"}')
     '{"type": "number"}'
     """
     parts = _Subschemas("json_schema", json.loads(text))
@@ -161,7 +167,7 @@ def without_surprises(text: str) -> str:
             del node["format"]
         if node.get("type") != "integer":
             _include_bounds(node)
-        for keyword in HARMLESS.keys() & node.keys():
+        for keyword in [key for key in node if key in HARMLESS or (key in REMARKS and isinstance(node[key], str))]:
             del node[keyword]
     return json.dumps(parts.root, ensure_ascii=False)
 
@@ -291,7 +297,7 @@ class _Subschemas:
 
     def _require_keywords(self, path: Path, node: Node) -> None:
         for keyword, value in node.items():
-            if keyword in UNSUPPORTED and not (keyword in HARMLESS and value is HARMLESS[keyword]):
+            if keyword in UNSUPPORTED and not _is_harmless(keyword, value):
                 hint = (
                     'Write {"anyOf": [..., {"type": "null"}]}.'
                     if keyword == "nullable"
@@ -380,6 +386,10 @@ def _combines(node: Node) -> bool:
 def _lists_all_properties(node: Node) -> bool:
     names, mentions_others = node.get("properties"), "additionalProperties" in node or "patternProperties" in node
     return bool(names) and isinstance(names, dict) and not mentions_others and set(node.get("required", ())) <= names.keys()
+
+
+def _is_harmless(keyword: str, value: object) -> bool:
+    return any(type(value) is type(one) and value == one for one in HARMLESS.get(keyword, ()))
 
 
 def _is_list(value: object) -> bool:

@@ -64,30 +64,36 @@ class OptionIds(NamedTuple):
         return SamplingParams(max_tokens=0, prompt_logprobs=1, prompt_logprobs_start=len(self.prompt_ids))
 
 
-def encode_options(prompt: str | Sequence[int], options: Sequence[Any], tokenizer: Tokenizer | None) -> list[OptionIds]:
-    """The prompt with each of its options: all texts, or all rows of token ids. UsageError for anything else."""
+def encode_options(
+    prompt: str | Sequence[int], options: Sequence[Any], tokenizer: Tokenizer | None, limit: int | None = None
+) -> list[OptionIds]:
+    """The prompt with each of its options: all texts, or all rows of token ids. UsageError for anything else.
+
+    `limit`: raise ContextLengthError, at once, for a text or a row that surely has more ids; others may exceed it unnoticed.
+    """
     given = checks.row("the options", options, "a list of texts, or of rows of token ids,")
     if len(given) == 0:
         raise UsageError("there are no options to score", hint="Give at least one.")
     if not isinstance(prompt, str):
-        ids = checks.token_ids("the prompt", checks.row("the prompt", prompt, ONE_OPTION))
-        return [_require_tokens(number, ids, _ids_of(number, option)) for number, option in enumerate(given)]
+        ids = checks.prompt_ids("the prompt", prompt, ONE_OPTION, limit)
+        return [_require_tokens(number, ids, _ids_of(number, option, limit)) for number, option in enumerate(given)]
     if tokenizer is None:
         raise UsageError("a text needs a tokenizer, and the model has none", hint="Give token ids.")
     return [
-        _require_tokens(number, *_encode_pair(prompt, _text_of(number, option), tokenizer)) for number, option in enumerate(given)
+        _require_tokens(number, *_encode_pair(prompt, _text_of(number, option), tokenizer, limit))
+        for number, option in enumerate(given)
     ]
 
 
-def _encode_pair(prompt: str, option: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def _encode_pair(prompt: str, option: str, tokenizer: Tokenizer, limit: int | None) -> tuple[list[int], list[int]]:
     """A prompt's ids, and those that an option adds. An empty prompt is the BOS, or else the end-of-text id."""
     before = prompt.rstrip()
     option, prompt = prompt[len(before) :] + option, before
-    prompt_ids = tokenizer.encode(prompt, eos=False)
+    prompt_ids = tokenizer.encode(prompt, eos=False, limit=limit)
     if not prompt:
         first = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        return [] if first is None else [first], tokenizer.encode(option, bos=False, eos=False)
-    return prompt_ids, tokenizer.encode(prompt + option, eos=False)[len(prompt_ids) :]
+        return [] if first is None else [first], tokenizer.encode(option, bos=False, eos=False, limit=limit)
+    return prompt_ids, tokenizer.encode(prompt + option, eos=False, limit=limit)[len(prompt_ids) :]
 
 
 def _require_tokens(number: int, prompt_ids: list[int], option_ids: list[int]) -> OptionIds:
@@ -109,7 +115,7 @@ def _text_of(number: int, option: Any) -> str:
     return checks.unicode(f"option {number}", option)
 
 
-def _ids_of(number: int, option: Any) -> list[int]:
+def _ids_of(number: int, option: Any, limit: int | None) -> list[int]:
     if isinstance(option, str):
         raise checks.refuse(f"option {number}", option, "a row of token ids, as the prompt is,")
-    return checks.token_ids(f"option {number}", checks.row(f"option {number}", option, ONE_OPTION))
+    return checks.prompt_ids(f"option {number}", option, ONE_OPTION, limit)

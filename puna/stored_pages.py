@@ -1,8 +1,11 @@
 """Joins the pages in memory with those on disk: saves what the scheduler publishes, and loads what a prompt finds.
 
 Saving never delays a step: a thread copies a page out of the backend's memory while the engine goes on. A page may be evicted and
-overwritten meanwhile; its identity (`Pages.identity`) then differs after the copy, and the copy is dropped. Pages that hold an
-infinite number or NaN are not saved. Loading happens between two steps, some pages at a time.
+overwritten meanwhile; its lease (`Pages.lease`) then differs after the copy, and the copy is dropped. Pages that hold an infinite
+number or NaN are not saved. Loading happens between two steps, some pages at a time.
+
+On a CPU the thread would take its time from the steps. So a page waits until no request runs; but not for long, because a process
+may be killed, and not when many wait, because they are evicted.
 
 A page is loaded only if that is cheaper than to compute it, by what both have cost so far. This holds for prompts, and for a
 request that was preempted: its pages stay in memory until they are evicted, and then are here.
@@ -19,12 +22,13 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,17 +51,19 @@ DIGESTS = "digests.json"
 SMALL_MODEL_BYTES = 1 << 28  # its digest takes some tenths of a second; of a larger one, it is computed beside the first requests
 LOAD_S = 0.02  # how long a step may load pages
 LOAD_BYTES = 1 << 25  # the same before it is known how fast that is
+SAVE_AFTER_S = 5.0  # how long a page waits for the engine to be idle
+MOST_WAITING = 4  # pages are saved at once while more than 1 / MOST_WAITING of those in memory wait
 LEARN = 1.1  # the factor by which one measurement moves a cost: one hiccup of a busy machine decides nothing
 FORGET = 0.97  # ... and by which loading is trusted again each time that it is not chosen: a disk that was slow is tried again
 MAX_QUEUED = 1 << 16  # pages that wait to be saved; more are not saved
 LEAST_TOKENS = 2  # pages of tokens, of which a step is long enough to tell what a page costs
 NICENESS = 10  # a tenth of another thread's share; with 19, closing took seconds on a busy machine
-# KV type -> how to read its numbers, all bits but the sign, and the least of those that are infinite or NaN. In int8, a scale
-# that is not finite makes the request fail that wrote it.
-NOT_FINITE: Mapping[str, tuple[type[np.unsignedinteger[Any]], int, int]] = {
-    "f32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
-    "f16": (np.uint16, 0x7FFF, 0x7C00),
-    "bf16": (np.uint16, 0x7FFF, 0x7F80),
+# KV type -> the bits of +inf and -inf, and the integers among which these and NaN are the largest. In int8, a scale that is not
+# finite makes the request fail that wrote it.
+INFINITIES: Mapping[str, tuple[tuple[type[np.integer[Any]], int], ...]] = {
+    "f32": ((np.int32, 0x7F800000), (np.uint32, 0xFF800000)),
+    "f16": ((np.int16, 0x7C00), (np.uint16, 0xFC00)),
+    "bf16": ((np.int16, 0x7F80), (np.uint16, 0xFF80)),
 }
 
 
@@ -67,10 +73,7 @@ def is_finite(page: Page, kv_type: str) -> bool:
     >>> is_finite(np.float32([1, -2]).view(np.uint8), "f32"), is_finite(np.float16([1, -np.inf]).view(np.uint8), "f16")
     (True, False)
     """
-    if kv_type not in NOT_FINITE:
-        return True
-    kind, bits, least = NOT_FINITE[kv_type]
-    return int((page.view(kind) & kind(bits)).max()) < least
+    return all(int(page.view(kind).max()) < infinity for kind, infinity in INFINITIES.get(kv_type, ()))
 
 
 class LoadOrCompute:
@@ -109,14 +112,18 @@ def _moved(median: float, seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A page in memory that is to be saved. It still is what it was as long as its identity is the same."""
+    """A page in memory that is to be saved. It still is what it was as long as its lease is the same."""
 
     pages: Pages
     page: int
-    identity: int
+    lease: int
+    due: float  # when to save it though requests run; on the clock of time.monotonic
     name: str  # in the store
     ids: bytes
     index: int  # in its sequence
+
+
+StoreWork = Callable[[PageStore], None]
 
 
 class StoredPages:
@@ -139,9 +146,13 @@ class StoredPages:
         self._kv_type, self._page_size = plan.kv_type, plan.page_size
         self._pages_read = backend.read_pages([0])
         self._page_s = LOAD_S * self._pages_read.nbytes / LOAD_BYTES  # how long loading a page takes
+        self._page_saved = np.empty_like(self._pages_read)
         self._costs = LoadOrCompute(self._page_s)
         self._pages: Pages | None = None
+        self.checks_pages = plan.kv_type in INFINITIES
+        self._is_idle = True
         self._forgotten: set[str] = set()  # names of pages that are wrong, and will be removed
+        self._notices: deque[str] = deque()  # of what has failed; not yet reported
         self._is_open = True
         self._is_broken = False
         self._open_store = open_store
@@ -152,8 +163,12 @@ class StoredPages:
     # ---- what the scheduler calls ------------------------------------------------------------------------------------------
 
     def attach(self, pages: Pages) -> None:
-        """From now on these own the backend's memory."""
         self._pages = pages
+
+    def set_idle(self, is_idle: bool) -> None:
+        self._is_idle = is_idle
+        if is_idle and self._waiting:
+            self._do(_wake)
 
     @property
     def loads_per_step(self) -> int:
@@ -189,13 +204,17 @@ class StoredPages:
         return end - first
 
     def save(self, request: Request, index: int) -> None:
-        self._guarded(lambda: self._queue_page(request, index), None)
+        self._guarded(lambda: self._keep(request, index), None)
 
-    def _queue_page(self, request: Request, index: int) -> None:
+    def _keep(self, request: Request, index: int) -> None:
+        """Let a page wait until it is saved."""
+        self._require_thread()
         pages, page = self._pages, request.page_ids[index]
-        if pages is not None and not self._is_broken and self._queue.qsize() < MAX_QUEUED:
-            name, ids = self._name(request, index), self._ids(request, index)
-            self._do(partial(self._save, _Source(pages, page, pages.identity(page), name, ids, index)))
+        if pages is not None and not self._is_broken and len(self._waiting) < MAX_QUEUED:
+            name, ids, due = self._name(request, index), self._ids(request, index), time.monotonic() + SAVE_AFTER_S
+            self._waiting.append(_Source(pages, page, pages.lease(page), due, name, ids, index))
+            if len(self._waiting) in (1, self._most_waiting + 1):
+                self._do(_wake)
 
     def forget(self, request: Request) -> None:
         self._forgotten.update(request.page_names)
@@ -211,13 +230,13 @@ class StoredPages:
             return work()
         except Exception as error:  # noqa: BLE001 - the answers are right without it
             if not self._is_broken:
-                self._tell("is not used any more", error)
+                self._note_failure("is not used any more", error)
             self._is_broken = True
             return otherwise
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _note_failure(self, what: str, error: Exception) -> None:
         reason = error.line if isinstance(error, PunaError) else first_line(error)
-        self._report.notice(f"--cache-dir {what}: {reason}")
+        self._notices.append(f"--cache-dir {what}: {reason}")
 
     def close(self) -> None:
         """Save what waits, and end the thread: afterwards it reads no page. Idempotent."""
@@ -226,6 +245,12 @@ class StoredPages:
             atexit.unregister(self.close)
             self._queue.put(None)
             self._thread.join()
+            self.tell()
+
+    def tell(self) -> None:
+        """Report once what has failed. Called where no answer is being shown."""
+        while self._notices:
+            self._report.notice(self._notices.popleft())
 
     def _buffer(self, count: int) -> PageBytes:
         """Memory for pages on their way. It is used again: the system takes longer to give memory than to fill it."""
@@ -257,37 +282,65 @@ class StoredPages:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._queue: SimpleQueue[Callable[[PageStore], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[StoreWork | None] = SimpleQueue()
+        self._waiting: deque[_Source] = deque()  # the thread takes the first
         self._thread = threading.Thread(target=self._run, args=(self._queue,), name="puna-page-store", daemon=True)
         self._thread.start()
 
-    def _do(self, work: Callable[[PageStore], None]) -> None:
-        if self._process != os.getpid():  # a forked child has no thread yet
-            self._start()
+    def _do(self, work: StoreWork) -> None:
+        self._require_thread()
         self._queue.put(work)
 
-    def _run(self, queue: SimpleQueue[Callable[[PageStore], None] | None]) -> None:
+    def _require_thread(self) -> None:
+        if self._process != os.getpid():  # a forked child has none yet
+            self._start()
+
+    def _run(self, queue: SimpleQueue[StoreWork | None]) -> None:
         _yield_to_others()
         try:
             store = self._store = self._store or self._open_store(lambda: self._is_open)
-            while (work := queue.get()) is not None:
+            while (work := self._next(queue)) is not None:
                 work(store)
+            self._save_all(store)
         except StoppedError:
             pass
         except Exception as error:  # noqa: BLE001 - the answers are right without it
-            self._tell("keeps no more pages", error)
-            while queue.get() is not None:
-                pass
+            self._note_failure("keeps no more pages", error)
+            while self._is_open and queue.get() is not None:
+                self._waiting.clear()
 
-    def _save(self, source: _Source, store: PageStore) -> None:
+    def _next(self, queue: SimpleQueue[StoreWork | None]) -> StoreWork | None:
+        """What to do next: what was asked for, else save the first page that waits, once it is time. None: end."""
+        try:
+            return queue.get(timeout=self._delay())
+        except Empty:
+            return self._save_first
+
+    def _delay(self) -> float | None:
+        """Seconds until the first page that waits is to be saved; None if none waits."""
+        if not self._waiting:
+            return None
+        is_time = self._is_idle or len(self._waiting) > self._most_waiting
+        return 0.0 if is_time else max(0.0, self._waiting[0].due - time.monotonic())
+
+    @property
+    def _most_waiting(self) -> int:
+        return 0 if self._pages is None else self._pages.num_pages // MOST_WAITING
+
+    def _save_all(self, store: PageStore) -> None:
+        while self._waiting:
+            self._save_first(store)
+
+    def _save_first(self, store: PageStore) -> None:
+        source = self._waiting.popleft()
         if store.touch(source.name, source.index) or not self._holds(source):
             return
-        page = self._backend.read_pages([source.page])[0]
+        page = self._backend.read_pages([source.page], self._page_saved)[0]
         if self._holds(source) and is_finite(page, self._kv_type):
             store.write(source.name, source.ids, page)
 
     def _holds(self, source: _Source) -> bool:
-        return source.pages is self._pages and source.pages.identity(source.page) == source.identity
+        return source.pages is self._pages and source.pages.lease(source.page) == source.lease
 
     def _touch(self, names: list[str], first: int, store: PageStore) -> None:
         for index, name in enumerate(names, first):
@@ -296,6 +349,10 @@ class StoredPages:
     def _remove(self, names: list[str], store: PageStore) -> None:
         store.remove(names)
         self._forgotten.difference_update(names)
+
+
+def _wake(store: PageStore) -> None:
+    """Makes the thread look whether a page waits."""
 
 
 def _yield_to_others() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.base import DeviceInfo, PageBytes, Roofline
+from puna.backends.base import DeviceInfo, PageBytes, Roofline, moved
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
@@ -128,8 +128,8 @@ class FakeBackend:
         logits[self.answer(ids)] = 5.0 + self.poison(ids)
         return logits
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
-        return self.pages[list(page_ids)].view(np.uint8)
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
+        return moved(self.pages[list(page_ids)].view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self.num_written += len(page_ids)

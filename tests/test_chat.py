@@ -5,6 +5,7 @@ from datetime import datetime
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -342,6 +343,9 @@ def test_the_end_of_a_chat_and_what_is_asked_of_it_must_fit(bpe: Tokenizer, temp
         encode_chat(chat("a", "b"), bpe, template, continue_final_message=False)
     with pytest.raises(UsageError, match="the last message has the role 'user'"):
         encode_chat(chat("a"), bpe, template, continue_final_message=True)
+    for wrong in ("yes", 1, np.array([1, 2])):
+        with pytest.raises(UsageError, match=r"continue_final_message is .*; True or False is needed"):
+            encode_chat(chat("a"), bpe, template, continue_final_message=wrong)  # type: ignore[arg-type]
     closed = encode_chat(chat("a", "b"), bpe, template, continue_final_message=False, add_generation_prompt=False)
     assert shown(bpe, closed).endswith("b<|im_end|>\n")
     assert encode_chat(chat("a"), bpe, template, continue_final_message=False) == encode_chat(chat("a"), bpe, template)

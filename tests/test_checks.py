@@ -10,11 +10,12 @@ import sys
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 import puna
-from puna import EngineConfig, SamplingParams
-from puna.errors import UsageError
+from puna import EngineConfig, SamplingParams, checks
+from puna.errors import ContextLengthError, UsageError
 
 
 def is_settings(kind: object) -> bool:
@@ -101,3 +102,21 @@ def test_construction_looks_at_no_name_unless_python_refuses_one(kind: Any) -> N
     finally:
         sys.setprofile(None)
     assert "__post_init__" in called and "unknown_setting" not in called
+
+
+class Mute:
+    """Its text is an error."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("value", [10**5000, [10**5000], "x" * 10**6, ["x"] * 10**6, Mute(), [Mute()], np.zeros(9)], ids=type)
+def test_any_value_is_shown_in_a_short_line(value: object) -> None:
+    assert len(checks.shown(value)) < 300 and "\n" not in checks.shown(value)
+
+
+def test_ids_are_counted_before_they_are_copied() -> None:
+    with pytest.raises(ContextLengthError, match=r"1000000000000 tokens.* 128"):
+        checks.prompt_ids("the prompt", range(10**12), "a row", 128)
+    assert checks.prompt_ids("the prompt", range(128), "a row", 128) == list(range(128))

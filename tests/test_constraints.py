@@ -473,6 +473,21 @@ def alone(prompt: list[int], params: SamplingParams) -> tuple[object, ...]:
     return result(request)
 
 
+def test_ctrl_c_while_the_tokenizer_is_asked_stays_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llguidance makes a text of what its callback raises; as such it would end one request, and the program would go on."""
+    engine = chance_engine()
+    request = engine.add([1], SamplingParams(json_schema={"type": "array", "items": {"enum": ["aa", "bb"]}, "minItems": 2}))
+
+    def interrupted(*_: object) -> list[int]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskVocabulary, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(engine)
+    assert request.finish_reason is FinishReason.ABORT and engine.num_free_pages == engine._plan.num_pages
+
+
 def constrained(rng: random.Random, seed: int, **more: Any) -> SamplingParams:
     kinds: list[dict[str, Any]] = [
         {"json_schema": random_schema(rng)},

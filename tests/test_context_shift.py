@@ -91,8 +91,10 @@ def test_speculation_beside_it_changes_no_token() -> None:
         plan = make_plan()
         backend = FakeBackend(plan, lambda ids: len(ids) % 5)
         engine = Engine(backend, ByteTokenizer(), plan, EngineConfig(), tiny_config(vocab_size=VOCAB_SIZE), drafter)
-        requests = [engine.add(*job) for job in jobs(5, 8)]
-        run(engine)
+        requests = []
+        for job in jobs(5, 8):  # one after the other: beside each other, guesses do not pay
+            requests.append(engine.add(*job))
+            run(engine)
         assert engine.num_free_pages == plan.num_pages
         assert drafter is None or sum(request.num_accepted for request in requests) > 100
         return [(request.output_ids, request.num_dropped) for request in requests]

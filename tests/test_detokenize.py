@@ -118,6 +118,11 @@ def test_held_text_is_released_at_the_end() -> None:
     assert run([b"yes\n", b"User"], ["\nUser:"]) == (["yes", "", "\nUser"], None)
 
 
+def test_a_control_token_that_is_shown_has_its_text() -> None:
+    detokenizer = Detokenizer(Parts([b"a", b"", b"", b"b"]), shown={1: b"[ARGS]"})
+    assert [detokenizer.push(i) for i in range(4)] == ["a", "[ARGS]", "", "b"]
+
+
 def test_nothing_follows_a_stop_string_even_in_the_same_token() -> None:
     assert run([b"a STOP b", b"c"], ["STOP"]) == (["a ", "", ""], "STOP")
 

@@ -266,6 +266,8 @@ def test_one_bad_prompt_refuses_the_call_and_nothing_is_left(llm: LLM) -> None:
             llm.generate(bad, TEN)
     with pytest.raises(ContextLengthError, match=r"201 tokens.* 128"):
         llm.generate(["fine", "x" * 200], TEN)
+    with pytest.raises(ContextLengthError, match=r"1000000000000 tokens.* 128"):  # counted, not copied
+        llm.generate(range(10**12), TEN)
     assert llm.runner.is_idle and not llm.runner._handles
     assert llm.generate("fine", TEN).finish_reason is FinishReason.LENGTH
 

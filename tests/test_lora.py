@@ -11,7 +11,7 @@ import pytest
 
 from puna.batch import Logits
 from puna.convert import convert
-from puna.errors import ConfigError, UnsupportedModelError, UsageError
+from puna.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, UsageError
 from puna.formats import open_checkpoint
 from puna.formats.lora_files import read_adapter
 from puna.llm import LLM
@@ -250,6 +250,10 @@ def test_what_cannot_be_loaded_or_named_is_an_error_before_anything_runs(small: 
         LLM(small.path, device="reference", lora="path", report=SILENT)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="lora_modules names 'one' twice"):
         LLM(small.path, device="reference", lora_modules=(small.modules[0],) * 2, report=SILENT)
+    for path in ("a\ud800", "x" * 100_000, "none"):
+        with pytest.raises(ModelNotFoundError) as caught:
+            LLM(small.path, device="reference", lora=[path], report=SILENT)  # type: ignore[arg-type]
+        assert len(str(caught.value).encode()) < 400
     with LLM(small.path, device="reference", lora_modules=small.modules, report=SILENT) as llm:
         with pytest.raises(UsageError, match="lora_name is 'three'; loaded are: one, two"):
             llm.generate([5], lora_name="three")

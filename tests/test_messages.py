@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna.errors import UsageError
@@ -50,6 +51,13 @@ def test_a_part_of_another_type_is_refused_by_its_name(kind: Any) -> None:
         one(role="user", content=[{"type": kind, "text": "a"}])
 
 
+@pytest.mark.parametrize("role", [None, 10**5000, "x" * 10**6, np.array([1, 2]), np.array([]), ["user"]], ids=type)
+def test_a_role_of_any_kind_is_refused_in_a_short_line(role: Any) -> None:
+    with pytest.raises(UsageError, match=r"message 0 has the role .*; allowed: system") as caught:
+        one(role=role, content="a")
+    assert len(str(caught.value)) < 300
+
+
 def deep(levels: int) -> Any:
     return [deep(levels - 1)] if levels else "x"
 
@@ -62,3 +70,12 @@ def test_a_key_that_json_cannot_hold_is_refused(bad: Any) -> None:
 
 def test_every_text_of_a_value_is_found() -> None:
     assert list(texts_in({"a": ["b", {"c": "d"}], "e": 5, "f": None})) == ["a", "b", "c", "d", "e", "f"]
+
+
+WRONG_CALLS: list[Any] = ["x", [1], [{"function": "x"}], [{"id": []}]]
+
+
+@pytest.mark.parametrize("wrong", [*({"tool_calls": calls} for calls in WRONG_CALLS), {"tool_call_id": {}}])
+def test_calls_and_ids_of_another_kind_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="message 0: tool_call"):
+        one(role="assistant", content="a", **wrong)

@@ -17,10 +17,12 @@ import pytest
 
 from puna.errors import ConfigError
 from puna.page_store import (
+    ABOUT,
     HEAD,
     Page,
     PageStore,
     _files,
+    checksum,
     clear,
     first_name,
     ids_as_bytes,
@@ -181,8 +183,9 @@ def test_a_disk_with_little_room_lowers_the_limit(tmp_path: Path, monkeypatch: p
     assert len(list(tmp_path.rglob("*.kv"))) <= 20
 
 
-def test_a_prefix_outlives_its_continuations(tmp_path: Path) -> None:
+def test_a_prefix_outlives_its_continuations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     it = store(tmp_path)
+    monkeypatch.setattr("puna.page_store.time.time_ns", lambda: 1 << 60)  # a busy machine may halt between two of them
     paths = [put(it, number) for number in range(3)]
     for index in range(3):
         assert it.touch(entry(index)[0], index)
@@ -217,6 +220,13 @@ def test_an_emptied_folder_is_filled_again(tmp_path: Path) -> None:
     assert [(one.num_pages, one.num_bytes, one.about) for one in stored_models(tmp_path)] == [(1, RECORD, {"model": "a"})]
 
 
+def test_of_a_strange_description_only_what_can_be_shown_is_read(tmp_path: Path) -> None:
+    page = put(store(tmp_path), 1)
+    strange = r'{"model": "\ud800", "path": "\u001b[2J", "device": [1e999], "kv_type": null, "page_size": 16, "\ud800": 1}'
+    (page.parents[1] / ABOUT).write_text(strange)
+    assert [one.about for one in stored_models(tmp_path)] == [{"page_size": 16}]
+
+
 def test_clearing_keeps_what_was_used_lately_and_what_is_not_a_page(tmp_path: Path) -> None:
     it = store(tmp_path)
     old, new = put(it, 1), put(it, 2)
@@ -238,6 +248,26 @@ def test_files_of_killed_processes_are_removed_after_a_while(tmp_path: Path) -> 
     os.utime(left, (0, 0))
     make_room(tmp_path / "pages", 1 << 30, RECORD)
     assert not left.exists() and fresh.exists()
+
+
+@pytest.mark.parametrize("num_bytes", [1000, 8192, 90 * 8192, 3 * 8192 + 1000])
+def test_the_checksum_sees_flipped_bits_and_blocks_that_are_lost_or_swapped(num_bytes: int) -> None:
+    rng = random.Random(3)
+    page = np.random.default_rng(3).integers(0, 256, num_bytes, np.uint8)
+    expected = checksum(page)
+    assert checksum(page.copy()) == expected != checksum(page, 1)
+    for _ in range(200):
+        changed = page.copy()
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(num_bytes)] ^= 0x80
+        assert checksum(changed) != expected or np.array_equal(changed, page)
+    size = min(4096, num_bytes // 2)
+    for _ in range(50):
+        one, other = (rng.randrange(num_bytes // size) * size for _ in range(2))
+        lost, swapped = page.copy(), page.copy()
+        lost[one : one + size] = 0
+        swapped[one : one + size], swapped[other : other + size] = page[other : other + size], page[one : one + size]
+        assert checksum(lost) != expected and (one == other or checksum(swapped) != expected)
 
 
 # ---- kills -----------------------------------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ def test_a_number_that_is_not_finite_and_an_empty_pool_are_errors() -> None:
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(UsageError, match="pooling is 'max'; allowed: mean, last, cls"):
         checked_pooling("pooling", "max")
+    for wrong in (np.array([1, 2]), np.array([]), 10**5000, ["mean"], None):
+        with pytest.raises(UsageError, match=r"pooling is .*; allowed: mean, last, cls"):
+            checked_pooling("pooling", wrong)
 
 
 # ---- by the engine --------------------------------------------------------------------------------------------------

@@ -211,9 +211,13 @@ class Stored:
     def __init__(self, rng: random.Random, page_size: int) -> None:
         self.known: set[tuple[int, ...]] = set()
         self.rng, self.page_size, self.loads_per_step, self.loaded = rng, page_size, rng.randint(1, 4), 0
+        self.checks_pages, self.is_idle = rng.random() < 0.7, True
 
     def attach(self, pages: Pages) -> None:
         pass
+
+    def set_idle(self, is_idle: bool) -> None:
+        self.is_idle = is_idle
 
     def _ids(self, request: Request, index: int) -> tuple[int, ...]:
         return tuple(request.token_ids(0, (index + 1) * self.page_size))
@@ -258,13 +262,14 @@ def test_a_walk_with_pages_outside_memory_loses_no_page_and_ends(seed: int) -> N
         decoding = [r for r in it.running if r.num_tokens - r.num_computed == 1 and r.num_stored <= len(r.page_ids)]
         chunks = step(it)
         it.pages.check()
+        assert not source.is_idle
         assert earliest.num_computed > before or earliest.num_stored <= len(earliest.page_ids)
         assert all(any(c.request is r for c in chunks) for r in decoding if r in it.running), "loading stopped another request"
         assert all(r.page_ids == [] and r.num_computed == r.num_stored == 0 for r in it.waiting)
         for r in tuple(it.running):
             if r.num_tokens >= ends[r.id]:
                 it.remove(r, forget=rng.random() < 0.05)
-    assert not it.has_work, "the walk did not end"
+    assert not it.has_work and source.is_idle, "the walk did not end"
     assert it.pages.num_available == num_pages
 
 
@@ -283,6 +288,22 @@ def test_stored_pages_are_loaded_and_counted() -> None:
     assert step(fresh) == []
     assert spans(step(fresh)) == [(2, 12, 14)]
     assert fresh.running[0].num_cached == 12 and source.loaded == 3
+
+
+@pytest.mark.parametrize("checks_pages", [False, True])
+def test_the_pages_of_half_a_prompt_are_saved_once_if_the_source_looks_at_them(checks_pages: bool) -> None:
+    source = Stored(random.Random(0), 4)
+    source.checks_pages, saved = checks_pages, []
+    source.save = lambda request, index: saved.append(index)  # type: ignore[method-assign]
+    it = scheduler(max_tokens=6, source=source)
+    it.add(request(1, 14))
+    step(it)
+    assert saved == ([0] if checks_pages else [])
+    step(it)
+    assert saved == ([0, 1, 2] if checks_pages else []) and it.pages.num_cached == 0
+    for _ in range(4):
+        step(it)
+    assert saved == [0, 1, 2, 3], "also those of the answer"
 
 
 # ---- fairness: priorities, long prompts, overload -----------------------------------------------------------------------

@@ -127,6 +127,11 @@ def test_a_long_chain_of_references_is_read_in_no_time() -> None:
             {"type": "integer", "allOf": [{"minimum": -(1 << 31), "maximum": (1 << 31) - 1}]},
         ),
         ({"items": {"uniqueItems": False}}, {"items": {}}),
+        ({"type": "object", "propertyNames": {"type": "string"}}, {"type": "object"}),
+        (
+            {"title": "a", "properties": {"title": {"description": "b"}}},
+            {"properties": {"title": {}}, "additionalProperties": False},
+        ),
         ({"exclusiveMinimum": 0, "minimum": -1}, {"minimum": 1e-06}),
         ({"exclusiveMaximum": 10**9}, {"maximum": 999999999.99}),
         ({"exclusiveMaximum": 10**15}, {"maximum": 10**15 - 1}),

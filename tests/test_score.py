@@ -194,6 +194,11 @@ def test_text_needs_a_tokenizer_and_ids_do_not() -> None:
 def test_an_option_that_does_not_fit_is_refused_and_not_cut(llm: LLM) -> None:
     with pytest.raises(ContextLengthError, match="128"):
         llm.score([1] * 100, [[2], [3] * 29])
+    with pytest.raises(ContextLengthError, match=r"tokens.* 128"):
+        llm.score("a", ["b", "c" * 1_000_000])
+    for prompt, option in (([1], range(10**12)), (range(10**12), [1])):  # counted, not copied
+        with pytest.raises(ContextLengthError, match=r"1000000000000 tokens.* 128"):
+            llm.score(prompt, [option])
     assert len(llm.score([1] * 100, [[2], [3] * 28])[1].token_logprobs) == 28
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.backends.base import Backend, PageBytes
+from puna.backends.base import Backend, PageBytes, moved
 from puna.batch import Batch, Logits
 from puna.completion import Completion
 from puna.config import EngineConfig
@@ -71,6 +71,7 @@ class Start:
         """Until all that was published is on disk."""
         assert self.stored is not None
         done = threading.Event()
+        self.stored._do(self.stored._save_all)
         self.stored._do(lambda store: done.set())
         wait_for(done)
 
@@ -146,9 +147,9 @@ class Poisoned(FakeBackend):
 
     poison_id = 77
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         ids = self.pages[list(page_ids)]
-        return np.where(ids == self.poison_id, np.float32(np.inf), ids.astype(np.float32)).view(np.uint8)
+        return moved(np.where(ids == self.poison_id, np.float32(np.inf), ids.astype(np.float32)).view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self.pages[list(page_ids)] = pages.view(np.float32).astype(np.int64)
@@ -188,11 +189,11 @@ def test_a_page_that_is_overwritten_while_it_is_copied_is_not_saved(tmp_path: Pa
     """The thread that saves reads a page while the engine evicts and overwrites it."""
 
     class Slow(FakeBackend):
-        def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+        def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
             if threading.current_thread().name == "puna-page-store":
                 reading.set()
                 assert overwritten.wait(60)
-            return super().read_pages(page_ids)
+            return super().read_pages(page_ids, out)
 
     reading, overwritten = threading.Event(), threading.Event()
     with Start(tmp_path, Slow(make_plan(num_pages=7)), num_pages=7) as it:
@@ -370,6 +371,51 @@ def test_a_full_disk_is_told_once_and_answers_go_on(tmp_path: Path, monkeypatch:
     assert len(report.texts) == 1 and "No space left" in report.texts[0]
 
 
+def test_pages_wait_until_no_request_runs_unless_they_wait_long_or_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def saved(it: Start) -> int:
+        assert it.stored is not None
+        it.stored._do(lambda store: seen.set())
+        wait_for(seen)
+        seen.clear()
+        return len(list(tmp_path.rglob("*.kv")))
+
+    seen = threading.Event()
+    with Start(tmp_path, num_pages=100) as it:
+        it.add(prompt_of(1), max_tokens=40, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        assert saved(it) == 0
+        it.finish()
+        it.wait()
+        assert saved(it) == 7, "of the 128 tokens of the context, the last is not computed"
+    monkeypatch.setattr("puna.stored_pages.SAVE_AFTER_S", 0.0)
+    with Start(tmp_path, num_pages=100) as it:
+        it.add(prompt_of(2), max_tokens=10_000, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        while saved(it) < 7 + 6:
+            pass
+    before = len(list(tmp_path.rglob("*.kv")))
+    monkeypatch.setattr("puna.stored_pages.SAVE_AFTER_S", 1e9)
+    with Start(tmp_path, num_pages=16) as it:
+        it.add(prompt_of(3), max_tokens=40, ignore_eos=True)
+        for _ in range(20):
+            it.engine.step()
+        while saved(it) < before + 2:  # more than a quarter waited
+            pass
+
+
+def test_a_prompt_that_was_cut_off_with_the_process_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Chunks of 20 tokens; what a killed process had computed is found, though the prompt never had its end."""
+    with Start(tmp_path, max_tokens=20) as it:
+        it.add(prompt_of(1))
+        for _ in range(4):
+            it.engine.step()
+        it.wait()
+        with Start(tmp_path, max_tokens=20) as other:
+            assert other.run(prompt_of(1)).num_cached == 80
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_saves_pages_too(tmp_path: Path) -> None:
@@ -437,7 +483,7 @@ def test_another_model_or_device_finds_nothing(tmp_path: Path) -> None:
 
 
 class BigPages(FakeBackend):
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         return np.zeros((len(page_ids), 1 << 20), np.uint8)
 
 
@@ -488,3 +534,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_the_model_is_read(tmp_pa
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cache_dir"):
         LLM(tmp_path / "no model", cache_dir=tmp_path / "file")
+    for name in ("a\ud800", "x" * 100_000):
+        with pytest.raises(ConfigError, match=r"cache_dir is .*: ") as caught:
+            LLM(tmp_path / "no model", cache_dir=tmp_path / name)
+        assert len(str(caught.value).encode()) < 300

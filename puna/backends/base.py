@@ -110,8 +110,10 @@ class Backend(Protocol):
         most one other step is unread.
         """
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
-        """Copy the K and V of pages. Another thread may call this while a step runs.  # (pages,) -> (pages, page bytes)"""
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
+        """Copy the K and V of pages, into `out` if it is given. Another thread may call this while a step runs.
+        # (pages,) -> (pages, page bytes)
+        """
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         """Overwrite pages with what `read_pages` gave; steps launched afterwards see it."""
@@ -127,6 +129,14 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free everything. Idempotent."""
+
+
+def moved(pages: PageBytes, out: PageBytes | None) -> PageBytes:
+    """What `read_pages` returns: new memory, or what it was given."""
+    if out is None:
+        return pages
+    out[:] = pages
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import partial, reduce
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
+from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory, moved
 from puna.batch import Batch, Computed, IntArray, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
@@ -169,9 +169,9 @@ class ReferenceBackend:
             hidden = [self._final_normed(model, x[row]) for row in batch.hidden_rows]
         return Computed(_stacked(logits, model.vocab_size), _stacked(hidden, model.hidden_size))
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         pages = self._kv.transpose(2, 0, 1, 3, 4, 5)[list(page_ids)]  # (pages, K or V, layers, kv_heads, page_size, head_dim)
-        return np.ascontiguousarray(pages).reshape(len(page_ids), -1).view(np.uint8)
+        return moved(np.ascontiguousarray(pages).reshape(len(page_ids), -1).view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         by_page = self._kv.transpose(2, 0, 1, 3, 4, 5)

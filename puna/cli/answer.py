@@ -22,10 +22,15 @@ from puna.request import FinishReason
 from puna.units import counted
 
 if TYPE_CHECKING:
+    from puna.cli.remote import RemoteLLM
+    from puna.cli.remote_stream import RemoteStream
     from puna.completion import Completion
     from puna.llm import LLM, Stream
     from puna.request import TokenLogprob
     from puna.tokenizers.base import Tokenizer
+
+    AnyLLM = LLM | RemoteLLM  # a model in this process, or in a running server
+    AnyStream = Stream | RemoteStream
 
 HALVES = "\ufffd\u200d"  # U+FFFD of an incomplete character, and the joiner of an incomplete emoji
 
@@ -39,7 +44,7 @@ class Heard:
 
 
 def stream_text(
-    stream: Stream,
+    stream: AnyStream,
     out: TextIO | None,
     is_stopped: Callable[[], bool] = lambda: False,
     on_text: Callable[[str], None] = lambda text: None,
@@ -123,7 +128,7 @@ CONTEXT_IS_FULL = "cut: the context is full"
 LONGER, LARGER = "-n {} (--max-tokens)", "--max-context {}"  # what allows a longer answer, a larger context
 
 
-def cut_short(completion: Completion, llm: LLM, longer: str = LONGER, larger: str = LARGER) -> str:
+def cut_short(completion: Completion, llm: AnyLLM, longer: str = LONGER, larger: str = LARGER) -> str:
     """Why an answer ends before the model ended it, and what allows more of it; "" if the model ended it."""
     if completion.finish_reason is FinishReason.TIMEOUT:
         return f"cut after {counted(len(completion.token_ids), 'token')}: the seconds of --timeout have passed"

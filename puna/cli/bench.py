@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     OUTPUT,
     HeadedCommand,
@@ -61,7 +62,7 @@ def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: i
     config = dataclasses.replace(engine_config(flags, report), prefix_cache=False, cache_dir="", speculation="off")
     refuse_vram_without_gpu(config)
     started = time.perf_counter()
-    with report, LLM.load(model, config, report=report) as llm:
+    with report, LLM.load(model, config, report=report) as llm, ending_soon():
         load_s = time.perf_counter() - started
         facts = {"model": shown_path(llm.path), "load_s": round(load_s, 4)} | measure(
             llm, prompt_tokens, decode_tokens, repeat, report

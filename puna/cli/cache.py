@@ -16,6 +16,7 @@ from puna.cli.terminal import print_json, printable, shown_path
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import UsageError
+from puna.files import exists
 from puna.units import counted, gb
 
 if TYPE_CHECKING:
@@ -46,11 +47,14 @@ class Age(Utf8):
 def command(cache_dir: str | None, is_cleared: bool, older_than_s: int | None, as_json: bool) -> None:
     """Show the K and V of prompts that --cache-dir keeps, or remove them.
 
-    Without --cache-dir it is the folder that PUNA_CACHE_DIR names. Programs that use the folder go on.
+    Without --cache-dir it is the folder that PUNA_CACHE_DIR names, else that of puna serve. Programs that use the folder go on.
     """
     if older_than_s is not None and not is_cleared:
         raise UsageError("--older-than goes with --clear", hint="puna cache --clear --older-than 30d")
     folder = _folder(cache_dir)
+    if not folder.is_dir():
+        what = "is not a folder" if exists(folder) else "does not exist"
+        raise UsageError(f"{shown_path(folder)} {what}", hint="Name the folder that run or chat were given: they make it.")
     if is_cleared:
         _clear(folder, older_than_s or 0, as_json)
     else:
@@ -59,12 +63,14 @@ def command(cache_dir: str | None, is_cleared: bool, older_than_s: int | None, a
 
 def _folder(given: str | None) -> Path:
     from puna.config import EngineConfig
-    from puna.paths import typed_path
+    from puna.paths import prefixes_dir, typed_path
 
     named = EngineConfig.from_env(cache_dir=given).cache_dir
+    if not named and prefixes_dir().is_dir():
+        return prefixes_dir()
     if not named:
         raise UsageError(
-            "no folder is named, so puna keeps no K and V on disk",
+            "no folder is named, and puna serve has kept no K and V on disk",
             hint="Name one with --cache-dir, here and for run and chat, or set PUNA_CACHE_DIR.",
         )
     return typed_path(str(named), "--cache-dir").absolute()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.chat_commands import QUIT, as_command, greeting, obey
+from puna.cli.chat_commands import QUIT, as_command, completions, greeting, obey
 from puna.cli.chat_input import ChatInput, open_input, read_message
+from puna.cli.connect import open_model
 from puna.cli.conversation import Conversation, quoted
 from puna.cli.fetch import Confirm, by_line
 from puna.cli.interrupts import INTERRUPTED
@@ -25,13 +26,13 @@ from puna.cli.options import (
     check_model,
     engine_options,
     json_option,
-    load_model,
     lora_name_option,
     no_thinking_option,
     option,
     sampling_options,
     sampling_params,
     sampling_settings,
+    server_options,
     system_option,
     template_arg_option,
     template_option,
@@ -45,7 +46,7 @@ from puna.errors import ModelNotFoundError, UsageError
 from puna.units import counted
 
 if TYPE_CHECKING:
-    from puna.llm import LLM
+    from puna.cli.answer import AnyLLM
     from puna.request import SamplingParams
 
 # Defaults of a chat. A greedy conversation with a small model soon repeats itself; --temperature 0 asks for one.
@@ -72,6 +73,7 @@ KEPT = " puna chat --continue resumes it."
 @engine_options
 @under(MODEL, tokenizer_option, lora_name_option)
 @cache_options
+@server_options
 @under(OUTPUT, json_option)
 def command(
     words: tuple[str, ...], resume: bool, no_save: bool, raw: bool, prompt_format: str | None, as_json: bool, **flags: Any
@@ -85,7 +87,7 @@ def command(
     given = sampling_settings(flags)
     resumed = newest() if resume else None
     started = time.perf_counter()
-    llm = _loaded_first(model, flags, raw) if model or resumed is None else _loaded_again(resumed, flags, raw)
+    llm = _loaded_first(model, flags, raw) if model or resumed is None or flags["server"] else _loaded_again(resumed, flags, raw)
     talk = Conversation(
         llm,
         _params(llm, given, prompt),
@@ -94,7 +96,7 @@ def command(
         prompt_format=prompt,
         autosave=None if no_save else Autosave(),
         load=lambda name: _loaded(name, flags | {"tokenizer": None, "template": None}, raw),
-        check=lambda name: _checked(name, raw, talk.confirm or by_line),
+        check=lambda name: None if flags["server"] else _checked(name, raw, talk.confirm or by_line),
     )
     talk.load_s = time.perf_counter() - started
     path = talk.llm.path
@@ -121,7 +123,7 @@ def _model_of(words: tuple[str, ...]) -> str | None:
     )
 
 
-def _loaded_first(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
+def _loaded_first(model: str | None, flags: dict[str, Any], raw: bool) -> AnyLLM:
     """The model of the command line. The error for a word that is no model says how to ask it."""
     try:
         return _loaded(model, flags, raw)
@@ -131,15 +133,15 @@ def _loaded_first(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
         raise ModelNotFoundError(error.message, hint=f"{error.hint} If it is a message: puna run {shlex.quote(model)}") from error
 
 
-def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> LLM:
+def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> AnyLLM:
     with TerminalReporter() as report:
-        llm = load_model(model, flags, report, needs_template=not raw)
+        llm = open_model(model, flags, report, needs_template=not raw)
         if not raw:
             announce_template(llm, report)
     return llm
 
 
-def _params(llm: LLM, given: dict[str, Any], prompt: PromptFormat | None) -> SamplingParams:
+def _params(llm: AnyLLM, given: dict[str, Any], prompt: PromptFormat | None) -> SamplingParams:
     with TerminalReporter() as report:
         params = sampling_params(llm, given, report, DEFAULTS)
     return params if prompt is None else replace(params, stop=(*params.stop, *prompt.stops))
@@ -150,7 +152,7 @@ def _checked(model: str, raw: bool, confirm: Confirm) -> None:
         check_model(model, report, confirm, needs_template=not raw)
 
 
-def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> LLM:
+def _loaded_again(resumed: SavedChat, flags: dict[str, Any], raw: bool) -> AnyLLM:
     """The model of a saved conversation. UsageError if it is gone."""
     try:
         return _loaded(resumed.model, flags, raw)
@@ -175,7 +177,7 @@ def _prompt_format(raw: bool, text: str | None, flags: dict[str, Any]) -> Prompt
 
 def _converse(talk: Conversation, resumed: SavedChat | None) -> int:
     """Read and answer until the end of input or /quit; returns the exit code."""
-    with talk.ctrl_c.heard(), open_input() as source:
+    with talk.ctrl_c.heard(), open_input(completions) as source:
         if source.is_terminal:
             talk.confirm, talk.edit_text = source.confirm, source.edit
             tell(f"{greeting(talk)}. /help lists the commands.")

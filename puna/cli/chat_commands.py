@@ -21,6 +21,7 @@ from puna.units import counted
 
 QUIT = "quit"
 ADVICE = (
+    "Tab completes commands, and the names of settings.",
     'For several lines, type Alt-Enter between them, or """ before and after.',
     "Ctrl-C stops an answer. What you type during one waits for the next prompt.",
     "To send /x, type //x.",
@@ -206,7 +207,7 @@ COMMANDS: dict[str, ChatCommand] = {
     "/reset": ChatCommand("", "start a new conversation; the system message stays", _reset),
     "/system": ChatCommand("[TEXT]", "set the system message, or show it", _system),
     "/model": ChatCommand("[NAME]", "continue with another model, or show this one", _model),
-    "/set": ChatCommand("[NAME VALUE]", "/set temperature 0.2; alone: every setting and its range", _set),
+    "/set": ChatCommand("[NAME VALUE]", 'temperature 0.2, stop "User:", choice yes no ...; alone: all', _set),
     "/save": ChatCommand("FILE", "write the conversation as JSON; /save! overwrites", _save),
     "/save!": ChatCommand("FILE", "", _overwrite, is_shown=False),
     "/load": ChatCommand("FILE", "continue a conversation that /save wrote", _load),
@@ -217,6 +218,27 @@ COMMANDS: dict[str, ChatCommand] = {
 }
 # What people type to leave or to get help, without a slash -> the command.
 BARE = dict.fromkeys(("exit", "quit", "bye", ":q", "q"), "/quit") | dict.fromkeys(("help", "?"), "/help")
+
+
+def completions(line: str) -> list[str]:
+    """What may stand in place of the last word of a line that is a command.
+
+    >>> completions("/re"), completions("/set temp"), completions("/set json_object o"), completions("hi")
+    (['/regenerate', '/reset'], ['temperature'], ['on', 'off'], [])
+    """
+    if not line.startswith("/"):
+        return []
+    *before, word = line.split(" ")
+    match before:
+        case []:
+            offered = [name for name, one in COMMANDS.items() if one.is_shown]
+        case ["/set"]:
+            offered = [*chat_settings.NAMES, "thinking"]
+        case ["/set", name]:
+            offered = list(chat_settings.values_of(name))
+        case _:
+            offered = []
+    return [one for one in offered if one.startswith(word)]
 
 
 def help_lines() -> Iterator[str]:

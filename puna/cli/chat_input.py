@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FENCE = '"""'
 ReadLine = Callable[[str], str]  # prompt -> line; EOFError at the end, KeyboardInterrupt for Ctrl-C
+Complete = Callable[[str], list[str]]  # the line so far -> what may stand in place of its last word
 
 
 class Typed(NamedTuple):
@@ -72,17 +73,17 @@ def read_message(read_line: ReadLine) -> Typed:
 
 
 @contextlib.contextmanager
-def open_input() -> Iterator[ChatInput]:
-    """The source of messages: with line editing if stdin and stderr are a terminal."""
+def open_input(complete: Complete) -> Iterator[ChatInput]:
+    """The source of messages: with line editing, and what `complete` offers for Tab, if stdin and stderr are a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         with unechoed(is_raw=True) as keyboard:  # each prompt echoes by itself
-            yield _terminal_input(keyboard)
+            yield _terminal_input(keyboard, complete)
     else:
         lines = LineReader()
         yield ChatInput(lambda _: lines.read())
 
 
-def _terminal_input(keyboard: Keyboard) -> ChatInput:
+def _terminal_input(keyboard: Keyboard, complete: Complete) -> ChatInput:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings
 
@@ -92,12 +93,26 @@ def _terminal_input(keyboard: Keyboard) -> ChatInput:
     def _(event: Any) -> None:
         event.current_buffer.insert_text("\n")
 
-    session: PromptSession[str] = PromptSession(history=_history(), key_bindings=keys)
+    session: PromptSession[str] = PromptSession(
+        history=_history(), key_bindings=keys, completer=_completer(complete), complete_while_typing=False
+    )
     return ChatInput(  # each call borrows the keyboard anew
         read_line=keyboard.lent()(partial(_prompted, session)),
         edit=keyboard.lent()(lambda text: session.prompt("edit> ", default=text)),
         ask=keyboard.lent()(_asked),
     )
+
+
+def _completer(complete: Complete) -> Any:
+    """What prompt_toolkit asks when Tab is pressed."""
+    from prompt_toolkit.completion import Completer, Completion
+
+    class LastWord(Completer):
+        def get_completions(self, document: Any, complete_event: Any) -> Iterator[Completion]:
+            line = document.text_before_cursor
+            return (Completion(one, start_position=-len(line.rpartition(" ")[2])) for one in complete(line))
+
+    return LastWord()
 
 
 def _prompted(session: PromptSession[str], prompt: str) -> str:

@@ -21,9 +21,9 @@ from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.cli.answer import AnyLLM, AnyStream
     from puna.cli.prompt_format import PromptFormat
     from puna.completion import Completion
-    from puna.llm import LLM, Stream
     from puna.request import SamplingParams
 
 STOPPED = "stopped; the conversation keeps the answer so far"
@@ -37,7 +37,7 @@ QUOTED = 36  # cells of a quoted message
 class Conversation:
     """The messages so far, and the statistics of each turn."""
 
-    llm: LLM
+    llm: AnyLLM
     params: SamplingParams
     system: str = ""
     is_quiet: bool = False  # stdout gets only the report
@@ -46,7 +46,7 @@ class Conversation:
     autosave: Autosave | None = None  # None: nothing is saved
     confirm: Confirm | None = None  # asks a person; None: there is no terminal
     edit_text: Callable[[str], str] | None = None  # lets a person edit a text; KeyboardInterrupt if they gave up
-    load: Callable[[str], LLM] | None = None  # loads another model
+    load: Callable[[str], AnyLLM] | None = None  # loads another model
     check: Callable[[str], None] = lambda model: None  # PunaError for a model that cannot hold a conversation; loads no weights
     ctrl_c: CtrlC = field(default_factory=CtrlC)
     messages: list[Message] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Conversation:
             self._give_up(kept, "[stopped; the message was not sent]")
         self.save()
 
-    def _stream_or_none(self, kept: list[Message], text: str) -> Stream | None:
+    def _stream_or_none(self, kept: list[Message], text: str) -> AnyStream | None:
         """The stream of the answer. If the message was refused: None, and the conversation becomes `kept`."""
         try:
             return self._opened(text)
@@ -122,14 +122,14 @@ class Conversation:
         self.messages = kept
         tell(*words)
 
-    def _opened(self, text: str) -> Stream:
+    def _opened(self, text: str) -> AnyStream:
         self._make_room()
         self.save()  # saves the question even if the answer ends the process
         if self.prompt_format is not None:
             return self.llm.stream(self.prompt_format.fill(text), self.params)
         return self.llm.chat_stream(self.sent_messages(), self.params)
 
-    def _receive(self, stream: Stream) -> None:
+    def _receive(self, stream: AnyStream) -> None:
         """Show the answer and keep it, also if an error or a signal ends it."""
         asked, partial = self.messages, _Partial()
         heard = answer.Heard()
@@ -261,7 +261,8 @@ class Conversation:
 
     def model_name(self) -> str:
         """The MODEL argument that loads the same model from any folder."""
-        return shown_path(Path(os.path.abspath(self.llm.path)))  # noqa: PTH100 - resolve() would follow links
+        is_file = self.llm.path.exists()  # a server's model has only a name
+        return shown_path(Path(os.path.abspath(self.llm.path)) if is_file else self.llm.path)  # noqa: PTH100 - resolve() follows links
 
     # ---- another model
 

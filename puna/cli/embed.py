@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -55,7 +56,7 @@ def command(
     texts = _texts(given_text(text, "TEXT"), lines)
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=False)
-    with llm:
+    with ending_soon(), llm:
         started = time.perf_counter()
         prompts = [llm.encode(one) for one in texts]
         own = {"pooling": pooling, "normalize": not raw_length, "dimensions": dimensions, "lora_name": flags["lora_name"]}

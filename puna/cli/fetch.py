@@ -45,6 +45,9 @@ def fetch(name: str | None, config: EngineConfig | None, report: Reporter) -> Pa
 
     `config` names the device; None: the environment does.
     """
+    # Two threads that import a package and a module of it at once may meet a half-made module; so these are imported here.
+    import puna.formats
+    import puna.tokenizers  # noqa: F401
     from puna import hub
 
     compiling = threading.Thread(target=_begin_to_compile, args=(name, config), daemon=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+from puna.cli.terminal import tell
 
 SIGNALLED = 128  # + the number of the signal: an exit code, as a shell reports it
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -49,3 +53,40 @@ class CtrlC:
         if not self._is_answering or self.is_pressed:
             raise KeyboardInterrupt
         self.is_pressed = True
+
+
+GRACE_S = 0.5  # to end as always: with the model closed, and the terminal's line cleared
+
+
+@contextlib.contextmanager
+def ending_soon(grace_s: float = GRACE_S) -> Iterator[None]:
+    """The block has nothing to lose: Ctrl-C ends it or, after `grace_s`, the process.
+
+    Python hears a signal between two of its own lines, and a step of a large model has none for seconds. A second thread hears it
+    at once. Does nothing in a thread, or if the signal is ignored (nohup).
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    heard, bell = socket.socketpair()
+    bell.setblocking(False)
+    is_over = threading.Event()
+    before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_end_after, args=(heard, is_over, grace_s), name="puna-ctrl-c", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(before)
+        bell.close()
+        watcher.join()
+        heard.close()
+
+
+def _end_after(heard: socket.socket, is_over: threading.Event, grace_s: float) -> None:
+    """End the process if the block is not over some time after Ctrl-C. Returns once the other end is closed."""
+    while numbers := heard.recv(64):
+        if signal.SIGINT in numbers and not is_over.wait(grace_s):
+            tell("", "puna: interrupted")
+            os._exit(INTERRUPTED)

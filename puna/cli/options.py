@@ -22,6 +22,7 @@ from puna.errors import ConfigError, TemplateError, UsageError, did_you_mean, fi
 
 if TYPE_CHECKING:
     from puna.checks import Check
+    from puna.cli.remote import RemoteLLM
     from puna.config import EngineConfig
     from puna.formats.base import Checkpoint
     from puna.llm import LLM
@@ -244,6 +245,10 @@ template_arg_option = option(
     metavar="NAME=VALUE",
     help="Set a template variable; repeatable.",
 )
+_SERVER = (
+    option("--server", type=Utf8(), envvar="PUNA_SERVER", metavar="URL", help="Ask a running `puna serve` [none]."),
+    option("--api-key", type=Utf8(), envvar="PUNA_API_KEY", metavar="KEY", help="The key of --server, if it needs one."),
+)
 no_thinking_option = option("--no-thinking", is_flag=True, help="Let the model answer without thinking first.")
 system_option = option("--system", type=Utf8(), metavar="TEXT", help="System message.")
 
@@ -281,6 +286,11 @@ _OF_A_REQUEST = {
 def engine_options(function: F) -> F:
     """Add the flags of EngineConfig."""
     return under("Device and memory", *_DEVICE)(under(MODEL, *_ADAPTERS)(function))
+
+
+def server_options(function: F) -> F:
+    """Add the flags that use the model of a running server."""
+    return under(MODEL, *_SERVER)(function)
 
 
 def cache_options(function: F) -> F:
@@ -332,7 +342,7 @@ TOGETHER = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
 def sampling_params(
-    llm: LLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
+    llm: LLM | RemoteLLM, given: Mapping[str, Any], report: Reporter, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> SamplingParams:
     """The flags, else the model's suggestions (with a notice), else `defaults`, else those of SamplingParams."""
     from puna.filters import without_effect
@@ -413,7 +423,7 @@ def load_model(model: str | None, flags: dict[str, Any], report: Reporter, *, ne
     return llm
 
 
-def set_thinking(llm: LLM, is_on: bool) -> None:
+def set_thinking(llm: LLM | RemoteLLM, is_on: bool) -> None:
     """Turn a model's thinking on or off for every chat. UsageError if its template has no switch."""
     from puna.thinking import switch
 
@@ -479,7 +489,7 @@ def refuse_vram_without_gpu(config: EngineConfig) -> None:
         )
 
 
-def announce_template(llm: LLM, report: Reporter) -> None:
+def announce_template(llm: LLM | RemoteLLM, report: Reporter) -> None:
     """Report which built-in template is used if the model has none."""
     from puna.chat import guessed_template
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -58,7 +59,7 @@ def command(
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=False)
     line, size = RunningValue(), window_size(llm) if context is None else context
-    with llm:
+    with ending_soon(), llm:
         try:
             found = perplexity(llm, text, context=size, stride=stride or 0, max_windows=chunks or 0, on_window=line.show)
         finally:

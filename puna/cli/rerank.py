@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -60,7 +61,7 @@ def command(
     query, documents = given_text(query, "QUERY"), _documents(given, file)
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=False)
-    with llm:
+    with ending_soon(), llm:
         started = time.perf_counter()
         ranked = llm.rerank(query, documents, instruction=instruction, top_n=top_n)
         seconds = time.perf_counter() - started

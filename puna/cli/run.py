@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli import answer
+from puna.cli.connect import open_model
 from puna.cli.interrupts import INTERRUPTED
 from puna.cli.keyboard import unechoed
 from puna.cli.options import (
@@ -25,13 +26,13 @@ from puna.cli.options import (
     cache_options,
     engine_options,
     json_option,
-    load_model,
     lora_name_option,
     no_thinking_option,
     option,
     sampling_options,
     sampling_params,
     sampling_settings,
+    server_options,
     split_model,
     system_option,
     template_arg_option,
@@ -44,8 +45,8 @@ from puna.errors import UsageError
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.cli.answer import AnyLLM, AnyStream
     from puna.completion import Completion
-    from puna.llm import LLM, Stream
     from puna.request import SamplingParams
 
 SEVERAL = "Several answers"
@@ -71,6 +72,7 @@ SEVERAL = "Several answers"
 @engine_options
 @under(MODEL, tokenizer_option, lora_name_option)
 @cache_options
+@server_options
 @under(
     OUTPUT,
     json_option,
@@ -92,7 +94,7 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
     started = time.perf_counter()
     with TerminalReporter() as report:
-        llm = load_model(model, flags, report, needs_template=not raw)
+        llm = open_model(model, flags, report, needs_template=not raw)
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
@@ -102,8 +104,14 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         return _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
 
 
-def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: str | None, params: SamplingParams) -> Stream:
+def _open_stream(
+    llm: AnyLLM, prompt: str, suffix: str | None, raw: bool, system: str | None, params: SamplingParams
+) -> AnyStream:
     if suffix is not None:
+        from puna.cli.remote import RemoteLLM
+
+        if isinstance(llm, RemoteLLM):
+            return llm.stream(prompt, params, suffix)
         infill = llm.encode_infill(prompt, suffix)
         return llm.stream(infill.token_ids, replace(params, stop_ids=(*params.stop_ids, *infill.stop_ids)))
     if raw:
@@ -112,7 +120,7 @@ def _open_stream(llm: LLM, prompt: str, suffix: str | None, raw: bool, system: s
     return llm.chat_stream([*messages, {"role": "user", "content": prompt}], params)
 
 
-def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool, is_several: bool) -> int:
+def _answer(llm: AnyLLM, stream: AnyStream, load_s: float, as_json: bool, is_several: bool) -> int:
     """Print the answer and its statistics; return the exit code."""
     first, is_interrupted, is_streamed = 0.0, False, not (as_json or is_several)
     try:
@@ -146,13 +154,13 @@ def _answer(llm: LLM, stream: Stream, load_s: float, as_json: bool, is_several: 
     return 0
 
 
-def _facts(llm: LLM, choices: Sequence[Completion]) -> dict[str, Any]:
+def _facts(llm: AnyLLM, choices: Sequence[Completion]) -> dict[str, Any]:
     """The first answer as JSON types and, if there are several, all of them as "choices"."""
     each = [answer.completion_facts(one, llm.tokenizer) for one in choices]
     return each[0] if len(each) == 1 else each[0] | {"choices": each}
 
 
-def _show(llm: LLM, choices: Sequence[Completion], is_streamed: bool) -> None:
+def _show(llm: AnyLLM, choices: Sequence[Completion], is_streamed: bool) -> None:
     """Print what is not printed yet: answers, each under its number if there are several, and log-probabilities."""
     for number, one in enumerate(choices, 1):
         if len(choices) > 1:

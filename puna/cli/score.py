@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -50,7 +51,7 @@ def command(words: tuple[str, ...], options: tuple[str, ...], as_json: bool, **f
     prompt = given_text(prompt, "PROMPT")
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=False)
-    with llm:
+    with ending_soon(), llm:
         started = time.perf_counter()
         scores = llm.score(prompt, list(options))
         seconds = time.perf_counter() - started

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from puna.cli.fetch import offer
-from puna.cli.options import Utf8, Whole, cache_options, engine_config, engine_options, json_option, require_text
+from puna.cli.options import Size, Utf8, Whole, engine_config, engine_options, json_option, require_text
 from puna.cli.terminal import TerminalReporter, print_json, tell
 from puna.errors import ConfigError, UsageError
 from puna.install import pip
+from puna.paths import prefixes_dir
 from puna.units import GIB
 
 if TYPE_CHECKING:
@@ -49,9 +52,14 @@ FLAGS = {  # of fields that have another name
 )
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
 @click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
+@click.option("--max-tokens", type=Whole(low=1), metavar="N", help="Cap every answer at N tokens [no cap].")
 @click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
+@click.option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log.")
+@click.option(
+    "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
+)
+@click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB].")
 @engine_options
-@cache_options
 @json_option
 def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Serve models to programs that speak the API of OpenAI, Anthropic or Ollama.
@@ -74,9 +82,11 @@ def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **
     _log_to_stderr()
     with listening, TerminalReporter() as report:
         config = engine_config({name: value for name, value in flags.items() if name not in names}, report)
+        if flags["cache_dir"] is None and not config.cache_dir:
+            config = replace(config, cache_dir=prefixes_dir())
         offer(models[0].partition("=")[2] or models[0] if models else None, config, report)
         load = partial(LLM.load, report=report, check=partial(require_text, needs_template=False))
-        served = Models(map(_named, models or ("",)), config, aliases, load)
+        served = Models(map(_named, models or ("",)), config, aliases, load, settings.keep_alive_s)
         service = Service(served, settings)
         port = listening.getsockname()[1]
         asyncio.run(serve(service, listening, lambda: _tell_ready(service, port, as_json)))
@@ -115,9 +125,12 @@ def _short_name(word: str) -> str:
     """What clients call a model: the file's name without its ending.
 
     >>> _short_name("models/tiny-q4_0.gguf"), _short_name("")
-    ('tiny-q4_0', 'default')
+    ('tiny-q4_0', 'smollm2-135m')
     """
-    return word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or "default"
+    from puna.hub import DEFAULT_MODEL
+
+    name = word.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or DEFAULT_MODEL
+    return name.removesuffix("-instruct") if name == DEFAULT_MODEL else name  # as `puna models` calls it
 
 
 def _tell_ready(service: Service, port: int, as_json: bool) -> None:
@@ -128,13 +141,23 @@ def _tell_ready(service: Service, port: int, as_json: bool) -> None:
     if as_json:
         print_json({"address": address, "port": port, "models": [one.name for one in service.models.all]})
         return
-    size = llm.plan.weights_bytes / GIB
     tell(
-        f"{model.name} is served at {address}  ({size:.2f} GiB, context {llm.plan.max_context}, {llm.backend.info.name})",
-        "Try it:",
-        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'""",
-        f"""  python -c "import openai; print(openai.OpenAI(base_url='{address}/v1', api_key='none')""",
-        f"""    .chat.completions.create(model='{model.name}', messages=[{{'role': 'user', 'content': 'Hi'}}]))\"""",
+        f"{model.name} is served at {address}",
+        f"({llm.plan.weights_bytes / GIB:.2f} GiB of weights, context {llm.plan.max_context}, {llm.backend.info.name})",
+        *_examples(address, model.name, has_key=bool(service.settings.api_keys)),
         "Ctrl-C ends the server.",
     )
+
+
+def _examples(address: str, model: str, has_key: bool) -> Iterator[str]:
+    """Commands that try the server; no line is so long that a terminal breaks it inside a text."""
+    header, key = ("-H 'x-api-key: KEY' ", "KEY") if has_key else ("", "none")
+    yield f"In a browser: {address}"
+    yield f"In a terminal: puna chat --server {address}" + (" --api-key KEY" if has_key else "")
+    yield "With curl:"
+    yield f"  curl {address}/v1/chat/completions {header}\\"
+    yield """    -d '{"messages": [{"role": "user", "content": "What is a llama?"}]}'"""
+    yield "In Python (pip install openai):"
+    yield f"  python -c \"import openai; print(openai.OpenAI(api_key='{key}',"
+    yield f"    base_url='{address}/v1').completions.create("
+    yield f"    model='{model}', prompt='Llamas are').choices[0].text)\""

@@ -19,7 +19,7 @@ from puna.formats.gguf_file import MAGIC, read_gguf
 from puna.formats.gguf_values import Values
 from puna.formats.json_file import JsonObject, read_json
 from puna.formats.lora import MAX_RANK, Floats, Target, targets
-from puna.formats.mapped import is_there, read_head, shown
+from puna.formats.mapped import is_there, read_head, shown, shown_path
 from puna.formats.names import GGUF_NAMES
 from puna.formats.rows import interleaved_order
 from puna.formats.safetensors import read_safetensors
@@ -54,13 +54,13 @@ Halves = Mapping[str, Mapping[str, Floats]]  # module -> half ("a", "b") -> numb
 
 def read_adapter(path: Path, model: ModelConfig) -> Adapter:
     """Open and check an adapter for `model`. Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError."""
-    folder = path if path.is_dir() else path.parent
-    if is_there(path) and not path.is_dir() and read_head(path, 4) == MAGIC:
+    if is_there(path) and read_head(path, 4) == MAGIC:  # a path that the system does not know is refused here
         return _read_gguf(path, model)
+    folder = path if path.is_dir() else path.parent
     if is_there(folder / CONFIG) and (path.is_dir() or path.name in (CONFIG, *WEIGHTS)):
         return _read_peft(folder, model)
     raise ModelNotFoundError(
-        f"{path} is no LoRA adapter: neither a folder with {CONFIG} nor a GGUF file",
+        f"{shown_path(path)} is no LoRA adapter: neither a folder with {CONFIG} nor a GGUF file",
         hint="Give the folder that PEFT wrote, or a file of llama.cpp's convert_lora_to_gguf.py.",
     )
 

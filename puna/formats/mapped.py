@@ -17,6 +17,7 @@ from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError
 MAX_STRING_BYTES = 64 << 20
 MAX_STRINGS = 1 << 22  # of one array: the largest vocabulary that ModelConfig allows
 MAX_SHOWN_CHARACTERS = 80
+MAX_PATH_CHARACTERS = 512  # of a path that is shown whole
 
 _U64 = struct.Struct("<Q")
 
@@ -55,10 +56,16 @@ def is_there(path: Path) -> bool:
     try:
         found = path.is_file()
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"{path} cannot be opened: {_reason(error)}") from None
+        raise ModelNotFoundError(f"{shown_path(path)} cannot be opened: {_reason(error)}") from None
     if not found and path.is_symlink():
         raise _bad_link(path, "where no file is")
     return found
+
+
+def shown_path(path: Path) -> str:
+    """A path that the system may refuse for its length or its characters: unchanged if that is harmless."""
+    text = str(path)
+    return text if text.isprintable() and len(text) <= MAX_PATH_CHARACTERS else shown(text)
 
 
 def inside(folder: Path, name: str, hint: str = "Copy the file there.") -> Path | None:

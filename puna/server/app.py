@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from puna.server import openapi, page, request_log
@@ -26,6 +26,8 @@ def create_app(service: Service) -> ASGIApp:
     assets = page.assets()
     routes += page.routes(assets)
     service.listeners.append(request_log.write)
+    if service.settings.log_prompts:
+        service.listeners.append(request_log.write_texts)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
     return Guard(app, service.settings, _refused, OPEN | assets.keys())  # the page itself asks for the key
@@ -49,4 +51,11 @@ async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     problem = {404: "there is no such route", 405: f"{request.method} is not allowed here"}.get(status, "the request failed")
     refusal = Refusal(status, f"{problem}: {request.url.path[:200]}", code="not_found" if status == 404 else "method_not_allowed")
-    return JSONResponse(wire_of(request.url.path).error_body(refusal), status, dict(getattr(error, "headers", None) or {}))
+    headers = {"allow": _allowed_at(request)} if status == 405 else {}
+    return JSONResponse(wire_of(request.url.path).error_body(refusal), status, headers)
+
+
+def _allowed_at(request: Request) -> str:
+    """The methods of all routes of a path; Starlette names those of the first one only."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in matching if route.path == matching[0].path for method in route.methods}))

@@ -11,22 +11,32 @@ from puna.server import strict_json
 from puna.server.refusals import Refusal
 from puna.server.settings import ServerSettings
 
-JSON = "application/json"
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+LARGE = 256 << 10  # bytes; the largest body takes a second to parse, so others must not wait for it
 
 
 async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
     """The JSON object of a body. Refusal: 415 for another type, 413 for too many bytes, 408 if it takes too long, else 400.
 
-    The type is required because a page on another origin may send a form or plain text without asking, but not JSON.
+    The type is required because a page on another origin may send a form or plain text without asking, but not JSON. A program
+    may leave it out (litellm does, to Ollama's routes): browsers give POST an Origin.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json"):
-        raise Refusal(415, f"the content type is {kind[:80] or 'missing'}; {JSON} is needed", code="unsupported_media_type")
+    if kind != JSON and not kind.endswith("+json") and not _is_of_program(request):
+        what = f"the content type is {kind[:80] or 'missing'}; {JSON} is needed"
+        raise Refusal(415, f"{what}: add -H 'content-type: {JSON}'", code="unsupported_media_type")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise Refusal(
             415, f"the content encoding is {encoding[:80]}; puna takes bodies as they are", code="unsupported_media_type"
         )
-    return strict_json.parse(await _read(request, settings))
+    body = await _read(request, settings)
+    return await asyncio.to_thread(strict_json.parse, body) if len(body) > LARGE else strict_json.parse(body)
+
+
+def _is_of_program(request: Request) -> bool:
+    """Whether a body without JSON's type comes from no browser, which would say whose page asks. `curl -d` says it is a form."""
+    named = request.headers.get("content-type", FORM).lower()
+    return named == FORM and not any(name == "origin" or name.startswith("sec-") for name in request.headers)
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from puna.errors import UsageError
 from puna.llm import LLM
-from puna.messages import Messages
-from puna.request import FinishReason, SamplingParams, StepOutput
+from puna.request import CONSTRAINTS, FinishReason, SamplingParams, StepOutput
 from puna.schemas import JsonSchema
 from puna.server.events import CallPiece, Event, Piece
 from puna.server.job import Job
 from puna.server.refusals import Refusal
 from puna.server.tools import format_of
-from puna.server.tools.base import CallPart, CallReader, TextPart, Tool, ToolFormat, ToolUse, require_callable
+from puna.server.tools.base import CallPart, CallReader, ForTemplate, TextPart, Tool, ToolFormat, ToolUse, require_callable
 
 
-class Held(NamedTuple):
-    """A chat whose answer is held to the tools: what `LLM.chat_jobs` is given."""
+def told_of_tools(template: str | None, job: Job) -> ForTemplate:
+    """The conversation as the template of a model takes it, and the variables in which it takes the tools.
 
-    messages: Messages
-    settings: dict[str, Any]
-    template_args: dict[str, Any]
+    With tool_choice "none" the model does not hear of the tools: small ones write calls in any guise. In a conversation that has
+    calls it does, so that its prefix stays in the cache, and its answer may not begin as a call does.
+    """
+    require_callable(job.tools)
+    if not job.tools and not any(one.get("tool_calls") or one.get("role") == "tool" for one in job.messages):
+        return ForTemplate(job.messages, {})
+    return format_of(template).for_template(template, job.messages, () if _is_hidden(job) else job.tools)
 
 
-def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> Held:
-    """The conversation as the model's template takes it, and the settings by which calls have the model's own form.
+def _is_hidden(job: Job) -> bool:
+    return job.tool_choice == "none" and not any(message.get("tool_calls") for message in job.messages)
+
+
+def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by which an answer has calls in the model's own form, or none.
 
     With a JSON schema for the answer, it is calls or such JSON; where no call may come, the schema is all.
     """
-    require_callable(job.tools)
-    known, held = format_of(llm.chat_template), {**settings}
-    if job.may_call or not _constraint_in(held):
-        answer = _schema_of(held.pop("json_schema", None), held.pop("json_object", False))
-        if other := _constraint_in(held):
-            raise Refusal(400, f"tools and {other} together are not possible; leave one out", field="tools", code="invalid_value")
-        controls = {} if llm.tokenizer is None else llm.tokenizer.special_tokens
-        held["grammar"] = known.grammar(ToolUse(job.tools, job.tool_choice, job.has_parallel_calls, answer), controls)
-        _require_possible(llm, job.tools, held["grammar"])
-    messages, tools = known.for_template(job.messages, job.tools)
-    return Held(messages, held, {} if tools is None else {"tools": tools})
+    if not job.tools or _is_hidden(job) or (not job.may_call and _constraint_in(settings)):
+        return {}
+    answer = _schema_of(settings.get("json_schema"), settings.get("json_object", False))
+    others = {name: value for name, value in settings.items() if name not in ("json_schema", "json_object")}
+    if other := _constraint_in(others):
+        raise Refusal(400, f"tools and {other} together are not possible; leave one out", field="tools", code="invalid_value")
+    known, controls = format_of(llm.chat_template), {} if llm.tokenizer is None else llm.tokenizer.special_tokens
+    grammar = known.grammar(ToolUse(job.tools, job.tool_choice, job.has_parallel_calls, answer), controls)
+    _require_possible(llm, job.tools, grammar)
+    shown = (*settings.get("shown_ids", ()), *known.marks(controls))
+    return {"json_schema": None, "json_object": False, "grammar": grammar, "shown_ids": shown}
 
 
 def _constraint_in(settings: Mapping[str, Any]) -> str | None:
-    return next((name for name in ("json_schema", "json_object", "regex", "choice", "grammar") if settings.get(name)), None)
+    return next((name for name in CONSTRAINTS if settings.get(name)), None)
 
 
 def _schema_of(json_schema: Any, is_object: bool) -> JsonSchema | None:
@@ -57,13 +64,13 @@ def _require_possible(llm: LLM, tools: Sequence[Tool], grammar: str) -> None:
     constraints = llm.engine.admission.constraints
     try:
         constraints.require(SamplingParams(grammar=grammar))
-    except UsageError:
+    except UsageError as of_all:
         for tool in tools:
             try:
                 constraints.require(SamplingParams(json_schema=tool.arguments()))
             except UsageError as error:
                 raise tool.refused(f"cannot be enforced: {error.line}") from None
-        raise
+        raise Refusal(400, f"tools: {of_all.line}", field="tools", code="invalid_value") from None
 
 
 class Calling:
@@ -71,6 +78,7 @@ class Calling:
 
     def __init__(self, known: ToolFormat, tools: Sequence[Tool]) -> None:
         self._format, self._tools = known, tools
+        self.notice = known.notice
         self._readers: dict[int, CallReader] = {}
         self._has_text: set[int] = set()
         self._has_calls: set[int] = set()

@@ -6,9 +6,11 @@ against one whose name was rebound to 127.0.0.1: its `Host` (RELIABILITY.md, row
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +19,10 @@ from puna.server.settings import ServerSettings
 
 Refuser = Callable[[Scope, Refusal], ASGIApp]
 RawHeaders = list[tuple[bytes, bytes]]
+
+# Who asks, where there are several keys: clients with different keys share no cached K and V, whose speed would tell what others
+# have asked (CVE-2025-46570).
+TENANT: ContextVar[str] = ContextVar("TENANT", default="")
 
 OPEN = frozenset({"/health"})  # routes that need no key
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -83,7 +89,10 @@ class Guard:
 
     def _require_key(self, headers: RawHeaders) -> None:
         given = [key for name, value in headers if (key := _key_in(name, value)) is not None]
-        if not any(hmac.compare_digest(key, known) for key in given for known in self._keys):
+        matches = [known for known in self._keys for key in given if hmac.compare_digest(key, known)]
+        if len(self._keys) > 1 and matches:
+            TENANT.set(hashlib.sha256(matches[0]).hexdigest()[:16])
+        if not matches:
             what = "the API key is wrong" if given else "an API key is needed"
             raise Refusal(401, f"{what}: send Authorization: Bearer KEY, or x-api-key: KEY", code="invalid_api_key")
 

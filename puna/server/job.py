@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from puna.server.reasoning import ReasoningWish
 from puna.server.tools.base import Tool
 
 ToolChoice = Literal["auto", "none", "required"] | str  # or the name of the tool that must be called
@@ -29,8 +30,8 @@ class Job:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
     has_parallel_calls: bool = True
+    reasoning: ReasoningWish = field(default_factory=ReasoningWish)
     suffix: str | None = None  # fill in between `prompt` and this
-    think: bool | None = None  # turn a model's thinking on or off; None: as its template has it
 
     @property
     def may_call(self) -> bool:

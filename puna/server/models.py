@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from puna.config import EngineConfig
-from puna.errors import InsufficientMemoryError, UsageError, did_you_mean
+from puna.errors import InsufficientMemoryError, PunaError, UsageError, did_you_mean
 from puna.llm import LLM
 from puna.server.refusals import Refusal
+
+log = logging.getLogger("puna.server")
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +29,6 @@ class ServedModel:
     num_users: int = 0
     used_at: float = 0.0  # on the clock of time.monotonic
     keep_alive_s: float | None = None  # None: until its memory is needed
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while it is loaded
 
     @property
     def is_idle(self) -> bool:
@@ -47,7 +49,9 @@ class Models:
         config: EngineConfig,
         aliases: Iterable[str] = (),
         load: Callable[..., LLM] = LLM,
+        keep_alive_s: float | None = None,
     ) -> None:
+        """`keep_alive_s`: how long an unused model stays loaded, if there are several; None: until its memory is needed."""
         self.all = list(models)
         names = [model.name for model in self.all]
         if len(set(names)) < len(names):
@@ -55,6 +59,10 @@ class Models:
         self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
         self._config = config
         self._load = load
+        self._loading = asyncio.Lock()
+        if len(self.all) > 1:
+            for model in self.all:
+                model.keep_alive_s = keep_alive_s
 
     @property
     def default(self) -> ServedModel:
@@ -64,7 +72,8 @@ class Models:
         """The model of a request; "" is the default one. Refusal (404) for a name that is not served."""
         if not name:
             return self.default
-        found = self._by_name.get(name) or self._by_name.get("*")
+        spelled = (name, name.replace(":", "-"), name.removesuffix("-instruct"), "*")  # Ollama's spelling, the model's full name
+        found = next((self._by_name[one] for one in spelled if one in self._by_name), None)
         if found is None:
             known = ", ".join(self._by_name)
             hint = did_you_mean(name, list(self._by_name))
@@ -80,7 +89,7 @@ class Models:
         model = self.named(name)
         model.num_users += 1
         try:
-            yield await self.loaded(model)
+            yield await self.ready(model)
         finally:
             self.release(model)
 
@@ -88,13 +97,26 @@ class Models:
         model.num_users -= 1
         model.used_at = time.monotonic()
 
+    async def ready(self, model: ServedModel) -> LLM:
+        """The model, loaded for a request. Refusal if that fails: its reason, which may name files, goes to the log only."""
+        try:
+            return await self.loaded(model)
+        except PunaError as error:
+            log.error("%s cannot be loaded: %s", model.name, error.line)
+            status = 503 if isinstance(error, InsufficientMemoryError) else 500
+            what = "does not fit into the memory" if status == 503 else "cannot be loaded; the server's log says why"
+            raise Refusal(status, f"the model {model.name!r} {what}", field="model", code="model_not_loadable") from error
+
     async def loaded(self, model: ServedModel) -> LLM:
-        """Load it, unless it is. Models that nobody uses make room, the one that was used longest ago first."""
-        async with model.lock:
+        """Load it, unless it is; one model at a time, so that each plan knows what is free.
+
+        Models that nobody uses make room, the one that was used longest ago first.
+        """
+        async with self._loading:
             while model.llm is None:
                 try:
                     llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
-                    llm.runner.start()
+                    await asyncio.to_thread(_warm_up, llm)
                     model.llm, model.used_at = llm, time.monotonic()
                 except InsufficientMemoryError:
                     if not await self._evicted_one():
@@ -124,3 +146,10 @@ class Models:
             return False
         await self.unload(min(idle, key=lambda model: model.used_at))
         return True
+
+
+def _warm_up(llm: LLM) -> None:
+    """Start the thread that steps, and take a step: the first request is then as fast as the tenth."""
+    llm.runner.start()
+    if llm.tokenizer is not None:
+        llm.generate(llm.encode("a") or [0], max_tokens=2, ignore_eos=True)

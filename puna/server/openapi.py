@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -27,6 +28,16 @@ ANSWERS = {
 }
 
 
+# What an answer of a route (its operation's id) can be asked about later.
+STORED = {"id": "$response.body#/id"}
+LINKS = {
+    "post_v1_responses": {
+        "read": {"operationId": "get_v1_responses_id", "parameters": STORED},
+        "delete": {"operationId": "delete_v1_responses_id", "parameters": STORED},
+    }
+}
+
+
 def document() -> dict[str, Any]:
     """OpenAPI 3.1 of every route of every wire."""
     schemas: dict[str, Any] = {}
@@ -44,7 +55,12 @@ def document() -> dict[str, Any]:
 
 
 def _operation(wire: str, route: WireRoute, schemas: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"tags": [wire], "responses": {status: {"description": text} for status, text in ANSWERS.items()}}
+    made: dict[str, Any] = {
+        "operationId": _id_of(route),
+        "tags": [wire],
+        "responses": {status: {"description": text} for status, text in ANSWERS.items()},
+    }
+    made["responses"]["200"] |= {"links": LINKS[_id_of(route)]} if _id_of(route) in LINKS else {}
     names = [part.strip("{}").removesuffix(":path") for part in route.path.split("/") if part.startswith("{")]
     if names:
         made["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
@@ -55,6 +71,12 @@ def _operation(wire: str, route: WireRoute, schemas: dict[str, Any]) -> dict[str
         reference = {"$ref": f"#/components/schemas/{route.fields.__name__}"}
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
     return made
+
+
+def _id_of(route: WireRoute) -> str:
+    """The name of a route in the document: "get_v1_models_name"."""
+    words = re.findall(r"[a-z0-9_]+", route.path.replace(":path}", "}"))
+    return "_".join([route.method.lower(), *words])
 
 
 def endpoint() -> Endpoint:

@@ -65,10 +65,10 @@ def logged_refusal(error: Exception) -> Refusal:
     return refusal
 
 
-def new_id(kind: str) -> str:
-    """An id that no other has, such as "chatcmpl-6f9b...".
+def new_id(kind: str, joint: str = "-") -> str:
+    """An id that no other has, such as "chatcmpl-6f9b...", or "msg_6f9b...".
 
     >>> new_id("error")[:6], len(new_id("error"))
     ('error-', 30)
     """
-    return f"{kind}-{secrets.token_hex(12)}"
+    return f"{kind}{joint}{secrets.token_hex(12)}"

@@ -1,7 +1,8 @@
-"""One row for each request: which wire, how long the prompt, what came from the cache, how fast. No text of anybody."""
+"""One row for each request: which wire, how long the prompt, what came from the cache, how fast. No text, unless asked for."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
@@ -14,6 +15,12 @@ log = logging.getLogger("puna.server.requests")
 def write(run: RunningJob) -> None:
     """The row of a job that has ended."""
     log.info("%s", row(run))
+
+
+def write_texts(run: RunningJob) -> None:
+    """The prompt of a job as the model got it, and its answers (`ServerSettings.log_prompts`): one line of JSON."""
+    answers = ["".join(output.reasoning + output.text for output in one.outputs) for one in run.handle.samples]
+    log.info("%s", json.dumps({"prompt": run.llm.decode(run.prompt_ids, skip_special=False), "answers": answers}))
 
 
 def row(run: RunningJob) -> str:
@@ -36,6 +43,8 @@ def row(run: RunningJob) -> str:
     }
     if run.ignored:
         facts["ignored"] = ",".join(run.ignored)
+    if run.notice:
+        facts["notice"] = repr(run.notice)
     return " ".join(f"{name}={value}" for name, value in facts.items())
 
 

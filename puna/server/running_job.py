@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from puna import samples
 from puna.async_llm import News
-from puna.chat import unread_args
+from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
 from puna.llm import LLM, ChatSettings, PromptJob
+from puna.messages import Messages
 from puna.request import Request, StepOutput
 from puna.runner import Handle
-from puna.server.calling import Calling, held_to_tools
+from puna.server.calling import Calling, held_to_tools, told_of_tools
+from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
+from puna.server.fields import NOTICE_HEADER, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal, refusal_of
 from puna.server.tools import format_of
-from puna.thinking import SWITCHES, switch
 
 
 class RunningJob:
@@ -33,9 +36,15 @@ class RunningJob:
         self.ignored: list[str] = []  # fields of the request that changed nothing
         self._news, self._progress_s = News(), progress_s
         self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
+        self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
-        self.params = prepared.params
+        self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
         self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the head of the answer tells: fields that changed nothing, and a notice."""
+        return ignored_header(self.ignored) | ({NOTICE_HEADER: self.notice} if self.notice else {})
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens, until every sample has ended. Raises a Refusal if the engine refuses the job, or if it fails."""
@@ -170,12 +179,14 @@ def _joined(first: CallPiece, more: CallPiece) -> CallPiece:
     return CallPiece(first.index, first.call, first.arguments + more.arguments, first.id, first.name)
 
 
-def prepare(llm: LLM, job: Job) -> PromptJob:
+def prepare(llm: LLM, job: Job, cap: int | None = None) -> PromptJob:
     """Check and encode a job; the template runs here. Raises UsageError and its kinds. Takes its time: call it in a thread.
 
-    What the engine would refuse is refused here, before a stream is opened.
+    What the engine would refuse is refused here, before a stream is opened. `cap`: tokens of its answer at most.
     """
     prepared = _encoded(llm, job)
+    if cap is not None and (prepared.params.max_tokens is None or prepared.params.max_tokens > cap):
+        prepared = prepared._replace(params=replace(prepared.params, max_tokens=cap))
     params = samples.params_of_samples(prepared.params)[0]
     llm.engine.admission.admit(0, prepared.prompt_ids, params, prepared.sampler, None, prepared.processors)
     return prepared
@@ -183,25 +194,43 @@ def prepare(llm: LLM, job: Job) -> PromptJob:
 
 def _encoded(llm: LLM, job: Job) -> PromptJob:
     settings: dict[str, Any] = {name: value for name, value in job.defaults.items() if name not in llm.suggested.settings}
+    if job.messages:
+        settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
     if job.messages:
-        messages, args = job.messages, {**_thinking(llm, job), **job.template_args}
-        if job.tools:
-            messages, settings, of_tools = held_to_tools(llm, job, settings)
-            args |= of_tools
+        told = told_of_tools(llm.chat_template, job)
+        messages = fitted_to(llm, told.messages)
+        settings |= held_to_tools(llm, job, settings)
+        args = {**job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
-        return llm.chat_jobs(messages, None, in_chat)[0]
+        return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
         raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
     if job.suffix is not None and isinstance(job.prompt, str):
         infill = llm.encode_infill(job.prompt, job.suffix)
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
-        return llm.jobs(infill.token_ids, None, settings)[0]  # type: ignore[arg-type]
-    return llm.jobs(job.prompt, None, settings)[0]  # type: ignore[arg-type]
+        return llm.jobs([infill.token_ids], None, settings)[0]  # type: ignore[arg-type]
+    return llm.jobs([job.prompt], None, settings)[0]  # type: ignore[arg-type]
 
 
-def _thinking(llm: LLM, job: Job) -> dict[str, bool]:
-    """The template's variable for `Job.think`. A model that cannot think, or that always does, is asked without it."""
-    if job.think is None or all(name in unread_args(SWITCHES, llm.chat_template) for name in SWITCHES):
-        return {}
-    return switch(llm.chat_template, job.think)
+def prompt_size(llm: LLM, job: Job) -> int:
+    """The exact number of tokens of a chat's prompt, also of one that is too long for the model. Takes its time."""
+    return len(prompt_ids(llm, job))
+
+
+def prompt_ids(llm: LLM, job: Job, add_generation_prompt: bool = True) -> list[int]:
+    """A chat's prompt, whatever its length. Takes its time: call it in a thread."""
+    if llm.tokenizer is None:
+        raise Refusal(400, "the model has no tokenizer, so messages cannot be encoded", field="messages")
+    told = told_of_tools(llm.chat_template, job)
+    args = {**llm.template_args, **job.reasoning.template_args(llm.chat_template), **job.template_args, **told.args}
+    messages = fitted_to(llm, told.messages)
+    return encode_chat(
+        messages, llm.tokenizer, llm.chat_template, add_generation_prompt=add_generation_prompt, template_args=args
+    )
+
+
+def fitted_to(llm: LLM, messages: Sequence[Mapping[str, Any]]) -> Messages:
+    """The messages in an order that the model's template takes."""
+    known = () if llm.tokenizer is None else llm.tokenizer.special_tokens
+    return fitted(messages, llm.chat_template or guessed_template(known))

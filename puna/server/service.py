@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -14,13 +15,16 @@ from puna.async_llm import AsyncLLM
 from puna.errors import QueueFullError
 from puna.llm import LLM
 from puna.pooling import Floats
+from puna.request import MAX_SALT_CHARACTERS
 from puna.server.body import read_json
+from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.models import Models
 from puna.server.refusals import Refusal, logged_refusal
 from puna.server.replies import headers_of
-from puna.server.running_job import RunningJob, prepare
+from puna.server.running_job import RunningJob, prepare, prompt_size
 from puna.server.settings import ServerSettings
+from puna.server.stored_responses import StoredResponses
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 ErrorBody = Callable[[Refusal], dict[str, Any]]
@@ -42,6 +46,7 @@ class Service:
         self.models, self.settings = models, settings
         self.running: set[RunningJob] = set()
         self.listeners: list[Callable[[RunningJob], None]] = []  # told of each run at its end: log, metrics
+        self.responses = StoredResponses()
         self.is_draining = False
         self._num_begun = 0  # jobs that are being prepared
 
@@ -56,9 +61,9 @@ class Service:
         model.num_users += 1
         self._num_begun += 1
         try:
-            llm = await self.models.loaded(model)
+            llm = await self.models.ready(model)
             self._require_room(llm.plan.max_sequences)
-            prepared = await asyncio.to_thread(prepare, llm, job)
+            prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job), self.settings.max_tokens)
             run = RunningJob(llm, job, prepared, self.settings.progress_s)
         except BaseException:
             self.models.release(model)
@@ -68,6 +73,11 @@ class Service:
         self.running.add(run)
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
+
+    async def measured(self, job: Job) -> tuple[int, int]:
+        """The tokens of a chat's prompt, and how many may be there at most if one is to be generated."""
+        async with self.models.using(job.model) as llm:
+            return await asyncio.to_thread(prompt_size, llm, job), llm.plan.max_context - 1
 
     async def embed(
         self, model: str, prompts: Sequence[Any], dimensions: int | None = None, *, truncates: bool = False
@@ -104,6 +114,15 @@ class Service:
     def refused(self, error: Exception, error_body: ErrorBody) -> ASGIApp:
         refusal = logged_refusal(error)
         return JSONResponse(error_body(refusal), refusal.status, headers_of(refusal))
+
+
+def _of_tenant(job: Job) -> Job:
+    """The job, kept apart from those of other keys. A salt of the client's own is added to that."""
+    if not (tenant := TENANT.get()):
+        return job
+    return replace(
+        job, settings={**job.settings, "cache_salt": f"{tenant} {job.settings.get('cache_salt', '')}"[:MAX_SALT_CHARACTERS]}
+    )
 
 
 def _rows_of_ids(llm: LLM, prompts: Sequence[Any], truncates: bool) -> list[list[int]]:

@@ -18,6 +18,7 @@ class ServerSettings:
         allowed_hosts: names by which clients may call the server, besides its address and localhost [()]
         allowed_origins: origins of pages that may call it, besides its own: "https://example.org", "app://obsidian.md" [()]
         max_queue: requests that may wait beside those that run [64]
+        max_tokens: cap every answer at so many tokens, whatever a request asks for; None: no cap [None]
         max_body: bytes of a request's body [8 MiB]
         max_head: bytes of a request's head [16 KiB]
         head_s, body_s: seconds until a head, and a body, must be complete [10, 60]
@@ -34,6 +35,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_queue: int = 64
+    max_tokens: int | None = None
     max_body: int = 8 << 20
     max_head: int = 16 << 10
     head_s: float = 10.0
@@ -57,6 +59,7 @@ class ServerSettings:
 _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("port", 0, 65535),
     ("max_queue", 0, 1 << 16),
+    ("max_tokens", 1, 1 << 27),
     ("max_body", 1 << 8, 1 << 30),
     ("max_head", 1 << 10, 1 << 20),
     ("head_s", 0.01, 3600),

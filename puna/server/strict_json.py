@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
 from typing import Any
 
 from puna.server.refusals import Refusal
 
-MAX_DEPTH = 100
+MAX_DEPTH = 100  # of lists and objects in one another
+CONTAINERS = (dict, list)
 MAX_DIGITS = 32  # of a whole number; 2**64 has 20
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -32,31 +34,28 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise Refusal(400, "the body is JSON, but no object: {...} is needed", code="invalid_json")
-    for depth, item in _walk(value):
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        _require_unicode(item)
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _require_shallow(value)
+    if SURROGATE.search(text):
+        _require_unicode(value)
     return value
 
 
-def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """(depth, value) of each value in it, and of each name."""
-    pending = [(0, value)]
-    while pending:
-        depth, item = pending.pop()
-        yield depth, item
-        if isinstance(item, dict):
-            pending += [(depth + 1, part) for pair in item.items() for part in pair]
-        elif isinstance(item, list):
-            pending += [(depth + 1, part) for part in item]
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
+        level = [part for part in parts if isinstance(part, CONTAINERS)]
+        if not level:
+            return
+    raise _too_deep()
 
 
-def _require_unicode(item: Any) -> None:
-    if isinstance(item, str) and not item.isascii():
-        try:
-            item.encode()
-        except UnicodeEncodeError as error:
-            raise _not_json(f"a text holds the lone surrogate U+{ord(item[error.start]):04X}") from None
+def _require_unicode(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _not_json(f"a text holds the lone surrogate U+{ord(error.object[error.start]):04X}") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -53,11 +53,28 @@ def test_it_is_emptied_as_a_whole_or_of_what_is_old(puna: Puna, tmp_path: Path) 
 
 def test_wrong_usage_is_told_with_what_to_type(puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUNA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("PUNA_CACHE", str(tmp_path / "puna"))
     done = puna("cache")
     assert done.code == 2 and "--cache-dir" in done.err
+    (tmp_path / "puna" / "prefixes").mkdir(parents=True)  # puna serve's folder
+    assert puna("cache").code == 0
     assert puna("cache", "--cache-dir", str(tmp_path), "--older-than", "3d").code == 2
     done = puna("cache", "--cache-dir", str(tmp_path), "--clear", "--older-than", "soon")
     assert done.code == 2 and "30d" in done.err
+
+
+def test_a_folder_that_is_not_there_is_no_empty_one(puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name, reason in (("none", "does not exist"), ("file", "is not a folder")):
+        for more in ((), ("--clear",), ("--json",)):
+            done = puna("cache", "--cache-dir", str(tmp_path / name), *more)
+            assert done.code == 2 and reason in done.err and not done.out
+
+
+def test_a_size_without_a_folder_is_refused(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUNA_CACHE_DIR", raising=False)
+    done = puna("run", "--cache-size", "8GiB", "hello")
+    assert done.code == 2 and "--cache-size" in done.err and "--cache-dir" in done.err
 
 
 def test_damaged_facts_about_a_model_are_not_believed(puna: Puna, tmp_path: Path) -> None:

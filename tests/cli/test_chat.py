@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.output import DummyOutput
 
-from puna.cli import chat_commands, chat_input, chat_settings
+from puna.cli import chat, chat_commands, chat_input, chat_settings
 from puna.cli.keyboard import Keyboard
 from puna.cli.saved_chats import newest
 from puna.cli.width import display_width
@@ -164,7 +165,7 @@ def test_a_typed_line_that_is_not_utf8_is_asked_for_again(
     lines = iter(["\udcff", "good"])
     monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_: next(lines))
     with create_app_session(output=DummyOutput()):
-        assert chat_input._terminal_input(Keyboard()).read_line("> ") == "good"
+        assert chat_input._terminal_input(Keyboard(), lambda line: []).read_line("> ") == "good"
     assert "not UTF-8" in capsys.readouterr().err
 
 
@@ -271,13 +272,13 @@ def test_set_changes_a_setting_within_its_range(fake: FakeLLM, puna: Puna) -> No
     done = puna(
         "chat",
         stdin="/set temperature 0.2\n/set --top-k=3\n/set seed none\none\n"
-        "/set temperature 1000\n/set temprature 1\n/set regex a\n",
+        "/set temperature 1000\n/set temprature 1\n/set logprobs 2\n",
     )
     assert (fake.asked[0][1].temperature, fake.asked[0][1].top_k, fake.asked[0][1].seed) == (0.2, 3, None)
     assert "temperature = 0.2   (a number, 0 to 100)" in done.err
     assert "temperature is '1000'; it must be a number, 0 to 100" in done.err
     assert "there is no setting 'temprature'\nDid you mean temperature?" in done.err
-    assert "/set cannot change regex\nGive its flag when the chat starts: see `puna chat --help`." in done.err
+    assert "/set cannot change logprobs\nGive its flag when the chat starts: see `puna chat --help`." in done.err
 
 
 @pytest.mark.parametrize(
@@ -297,13 +298,71 @@ def test_set_tells_the_range_that_it_shows(text: str, told: str) -> None:
     assert caught.value.message == f"{text.split()[0]} is {told}"
 
 
+def test_set_takes_texts_ids_and_constraints(fake: FakeLLM, puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "integer"}', "utf-8")
+    typed = [
+        *('stop "User:" "\\n\\n"', "stop_ids 3, 4", "ignore_eos on", "samplers temp;top-k", 'banned_strings "no way" never'),
+        *("logit_bias 5=-2.5 6=1", "bad_words_ids 3,4 5", "suppress_ids 7", "context_shift=on", "num_keep 2", "timeout 2.5"),
+        *("dry_sequence_breakers none", "min_tokens 1"),
+    ]
+    for constraint in (
+        'regex "?(19|20)[0-9]{2}"?',
+        f"json_schema {tmp_path / 's.json'}",
+        'choice yes "not now"',
+        'grammar root ::= "a"',
+    ):
+        typed += [constraint, "SEND"]
+    typed += ["choice none", "stop none", "ignore_eos off", "SEND"]
+    done = puna("chat", stdin="".join("hi\n" if line == "SEND" else f"/set {line}\n" for line in typed))
+    assert done.code == 0 and "puna:" not in done.err
+    first, schema, choice, grammar, last = (params for _, params in fake.asked)
+    assert (first.stop, first.stop_ids, first.ignore_eos) == (("User:", "\n\n"), (3, 4), True)
+    assert (first.samplers, first.banned_strings) == (("temperature", "top_k"), ("no way", "never"))
+    assert (first.logit_bias, first.bad_words_ids, first.suppress_ids) == ({5: -2.5, 6: 1.0}, ((3, 4), (5,)), (7,))
+    assert (first.context_shift, first.num_keep, first.timeout, first.min_tokens) == (True, 2, 2.5, 1)
+    assert first.regex == '"?(19|20)[0-9]{2}"?' and first.dry_sequence_breakers == ()
+    assert schema.json_schema.text == '{"type": "integer"}' and schema.regex is None
+    assert (choice.choice, choice.json_schema, grammar.grammar, grammar.choice) == (("yes", "not now"), None, 'root ::= "a"', ())
+    assert (last.stop, last.grammar, last.choice, last.ignore_eos, last.stop_ids) == ((), 'root ::= "a"', (), False, (3, 4))
+    assert 'stop = "User:" "\\n\\n"   (quoted texts, or none)' in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("stop", "/set stop needs a value: quoted texts, or none"),
+        ('stop "a', "cannot be read: no closing quotation"),
+        ("ignore_eos maybe", "'maybe' is neither on nor off"),
+        ("stop_ids 3 x", "stop_ids holds 'x'; token ids are whole numbers"),
+        ("json_schema no.json", "--json-schema no.json cannot be read"),
+        ("regex " + "a" * 300_000, "regex has"),
+        ("samplers foo", "samplers holds 'foo'"),
+    ],
+)
+def test_set_refuses_what_cannot_be(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        chat_settings.changed(SamplingParams(), text)
+
+
+def test_tab_completes_commands_settings_and_their_values() -> None:
+    assert chat_commands.completions("/s") == ["/system", "/set", "/save", "/stats"]
+    assert chat_commands.completions("/set json") == ["json_schema", "json_object"]
+    assert chat_commands.completions("/set thinking of") == ["off"] and chat_commands.completions("/set seed n") == ["none"]
+    assert chat_commands.completions("/set stop a b") == chat_commands.completions("so /s") == []
+
+
+def test_set_can_change_every_flag_of_a_chat_but_those_of_the_model_and_the_cache() -> None:
+    flags = {param.name for param in chat.command.params} & {field.name for field in fields(SamplingParams)}
+    assert flags - {"cache_salt"} == set(chat_settings.NAMES) and "thinking" not in chat_settings.NAMES
+
+
 def test_set_knows_no_negative_zero() -> None:
     params = chat_settings.changed(SamplingParams(), "temperature -0")
     assert chat_settings.line(params, "temperature").startswith("temperature = 0 ")
 
 
 def test_every_setting_is_one_of_the_sampling_parameters_and_has_a_range() -> None:
-    assert set(chat_settings.SETTINGS) <= {field.name for field in fields(SamplingParams)}
+    assert set(chat_settings.NAMES) <= {field.name for field in fields(SamplingParams)}
     assert all(allowed_range(name) is not None for name in chat_settings.SETTINGS)
 
 

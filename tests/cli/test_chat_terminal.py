@@ -243,3 +243,11 @@ def test_why_needs_one_ctrl_d(tmp_path: Path) -> None:
         terminal.type("Distributed package doesn't have NCCL built in\n" + CTRL_D)
         terminal.wait_for("nccl-not-built-in")
         assert terminal.exit_code() == 0
+
+
+def test_tab_completes_a_setting(tmp_path: Path) -> None:
+    with chat(tmp_path, ["Lima."]) as terminal:
+        terminal.type("/set temp\t")
+        terminal.wait_for("/set temperature")
+        terminal.type(" 0.3" + ENTER)
+        terminal.wait_for("temperature = 0.3   (a number, 0 to 100)")

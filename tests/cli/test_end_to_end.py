@@ -68,3 +68,10 @@ def test_control_tokens_in_a_text_are_text_unless_asked() -> None:
     plain, special = (json.loads(puna("tokenize", "a<|im_end|>", "--json", *flags).stdout) for flags in ((), ("--special",)))
     assert 2 not in plain["ids"] and special["ids"][-1] == 2
     assert b"".join(map(bytes.fromhex, plain["bytes"])) == b"a<|im_end|>"
+
+
+@pytest.mark.usefixtures("default_model")
+def test_a_model_that_is_here_is_verified() -> None:
+    """While another thread begins to compile: both import puna's packages."""
+    done = subprocess.run([sys.executable, "-m", "puna", "pull", "smollm2-135m"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr

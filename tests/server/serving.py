@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
@@ -104,23 +104,34 @@ def tiny_model(name: str = "tiny", template: str = TEMPLATE) -> ServedModel:
     return ServedModel(name, None, llm)
 
 
-def quick_model(name: str = "quick") -> ServedModel:
+def quick_llm(template: str = TEMPLATE, max_context: int = 128) -> LLM:
     """A model that computes nothing: its answers are sums of its ids."""
-    checkpoint, sizes = random_checkpoint(tiny_config(), seed=1), make_plan()
+    config = tiny_config(hidden_size=4)  # as FakeBackend has it
+    checkpoint, sizes = random_checkpoint(config, seed=1), make_plan(max_context=max_context, num_pages=max_context // 2)
     llm = LLM.from_parts(checkpoint, ByteTokenizer(), FakeBackend(sizes), sizes, EngineConfig(device="reference"))
-    llm.chat_template = TEMPLATE
-    return ServedModel(name, None, llm)
+    llm.chat_template = template
+    return llm
+
+
+def quick_model(name: str = "quick", template: str = TEMPLATE, max_context: int = 128) -> ServedModel:
+    return ServedModel(name, None, quick_llm(template, max_context))
 
 
 @contextmanager
-def serving(*models: ServedModel, settings: ServerSettings = SETTINGS, aliases: tuple[str, ...] = ()) -> Iterator[RunningServer]:
-    """Serve models: by default one tiny random model named "tiny", with a byte for a token."""
+def serving(
+    *models: ServedModel,
+    settings: ServerSettings = SETTINGS,
+    aliases: tuple[str, ...] = (),
+    load: Callable[..., LLM] = LLM,
+    port: int = 0,
+) -> Iterator[RunningServer]:
+    """Serve models: by default one tiny random model named "tiny", with a byte for a token. `load` opens an unloaded one."""
     given = models or (tiny_model(),)
     for model in given:
         if model.llm is not None:
             model.llm.runner.start()
-    service = Service(Models(given, EngineConfig(device="reference"), aliases), settings)
-    listening = bound_socket(replace(settings, port=0))
+    service = Service(Models(given, EngineConfig(device="reference"), aliases, load), settings)
+    listening = bound_socket(replace(settings, port=port))
     ready, running = threading.Event(), []
 
     async def run() -> None:
@@ -134,9 +145,8 @@ def serving(*models: ServedModel, settings: ServerSettings = SETTINGS, aliases: 
     thread.start()
     assert ready.wait(WAIT_S)
     loop, server = running[0]
-    port = listening.getsockname()[1]
     try:
-        yield RunningServer(service, port, loop, server, thread)
+        yield RunningServer(service, listening.getsockname()[1], loop, server, thread)
     finally:
         loop.call_soon_threadsafe(server.end)
         loop.call_soon_threadsafe(server.end)  # the second time: at once

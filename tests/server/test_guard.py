@@ -127,3 +127,13 @@ def test_pages_of_listed_origins_may_read_answers(keyed: RunningServer) -> None:
 
 def test_without_listed_origins_no_answer_has_cors_headers(server: RunningServer) -> None:
     assert not [name for name in server.get("/v1/models").headers if name.startswith("access-control")]
+
+
+def test_keys_share_no_cached_prompts(keyed: RunningServer) -> None:
+    """Each key's second request is served from the cache, and no key's first one."""
+    body = {"prompt": "the same long beginning of a prompt, which fills more than a page of the cache", "max_tokens": 1}
+    for key in ("secret", "schlüssel"):
+        header = {"x-api-key": key.encode().decode("latin-1")}
+        usages = [keyed.post("/v1/completions", body, header).json["usage"] for _ in range(2)]
+        first, second = (usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+        assert first == 0 < second

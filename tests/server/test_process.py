@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "puna", "serve", "--device", "reference", "--json", *map(str, words)]
+    return [sys.executable, "-m", "puna", "serve", "--device", "reference", "--cache-dir", "", "--json", *map(str, words)]
 
 
 @contextmanager

@@ -10,7 +10,8 @@ added in order (Milakov and Gimelshein 2018, arXiv 1805.02867), so a row's bits 
 threads can share evenly, threads share out the spans instead ("Flash-Decoding", Dao et al. 2023).
 
 int8 keeps a scale for each token's key and value, the largest magnitude / 127, behind the page's values: float32 [page_size] for
-keys, then for values. Scores are multiplied by the keys' scales, and softmax's weights by the values'.
+keys, then for values. Scores are multiplied by the keys' scales, and softmax's weights by the values'. What
+makes a key's numbers alike before: `smoothing.py`.
 """
 # mypy: disable-error-code="no-untyped-def"
 

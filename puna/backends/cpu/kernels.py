@@ -198,6 +198,13 @@ def rope(x, cos_sin, head_dim, first, last):
         store_f32(x + 4 * i + 4, a * sin + b * cos)
 
 
+@kernel
+def multiply_numbers(x, factors, first, last):
+    """Multiply numbers first..last-1 of a row by as many factors, in place."""
+    for i in range(4 * first, 4 * last, 4):
+        store_f32(x + i, load_f32(x + i) * load_f32(factors + i))
+
+
 # ---- products with float weights ------------------------------------------------------------------------------------
 
 

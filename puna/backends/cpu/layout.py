@@ -163,9 +163,11 @@ class LayerRow(NamedTuple):
     attn_post_norm: int
     ffn_norm: int
     ffn_post_norm: int
+    q_smoothing: int  # float32 factors of rotated queries and keys (`smoothing.py`); 0: K and V are not int8
+    k_smoothing: int
 
 
-LAYER_NORMS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm")
+LAYER_VECTORS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_smoothing", "k_smoothing")
 MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES = (8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow))
 
 

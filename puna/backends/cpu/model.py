@@ -26,6 +26,7 @@ from puna.backends.cpu.layout import (
     bytes_of,
 )
 from puna.backends.cpu.packing import pack
+from puna.backends.cpu.smoothing import smoothing_factors
 from puna.backends.cpu.tables import (
     PackedAdapter,
     adapter_rows,
@@ -82,6 +83,7 @@ class CPUBackend:
         self._routing: dict[str, Bytes] = {}
         self._matrices: dict[str, PackedMatrix] = {}
         self._vectors: dict[str, FloatVector] = {}
+        self._smoothing: dict[str, FloatVector] = {}
         self._adapters: list[PackedAdapter] = []
         self._team: Team | None = None
 
@@ -98,6 +100,7 @@ class CPUBackend:
         self._run = load_entry("run")
         self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
         self._vectors = _vectors(checkpoint)
+        self._smoothing = dict(smoothing_factors(config, checkpoint.tensors)) if plan.kv_type == "int8" else {}
         self._adapters = list(map(packed_adapter, checkpoint.adapters))
         self._policy = ThreadPolicy(self.info.threads)
         self._allocate(config, plan)
@@ -114,7 +117,7 @@ class CPUBackend:
         self._rotary = RotaryTables(config)
         arrays = _zeros(buffer_bytes(config, plan, sizes, len(self._rotary)))
         self._routing = _zeros(routing_bytes(config, plan, sizes))
-        layers = layer_rows(config, self._vectors, self._rotary, sizes.cos_sin_stride * tokens)
+        layers = layer_rows(config, self._vectors | self._smoothing, self._rotary, sizes.cos_sin_stride * tokens)
         arrays |= {
             "matrices": _table(matrix_rows(config, self._matrices, self._vectors)),
             "adapters": _table(adapter_rows(config, self._adapters)),
@@ -174,8 +177,8 @@ class CPUBackend:
         self._tables[:sequences, : batch.page_tables.shape[1]] = batch.page_tables
         self._cos_sin[:, :tokens] = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
-        return self._pages[list(page_ids)]
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
+        return self._pages.take(list(page_ids), axis=0, out=out, mode="clip")  # "raise" would copy twice
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self._pages[list(page_ids)] = pages
@@ -194,7 +197,7 @@ class CPUBackend:
         if self._team is not None:
             self._team.close()
             self._team = None
-        self._arrays, self._routing, self._matrices, self._vectors, self._adapters = {}, {}, {}, {}, []
+        self._arrays, self._routing, self._matrices, self._vectors, self._smoothing, self._adapters = {}, {}, {}, {}, {}, []
 
 
 def _names(config: ModelConfig, is_matrix: bool) -> list[str]:

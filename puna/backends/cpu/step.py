@@ -12,7 +12,7 @@ import numpy as np
 from puna.backends.cpu.barrier import barrier, wait_for_step
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.job import read_layer, read_matrix, read_memory, read_sizes, share
-from puna.backends.cpu.kernels import add_row, copy_row, head_norm, quantize_blocks, rms_norm, rope, scale_row
+from puna.backends.cpu.kernels import add_row, copy_row, head_norm, multiply_numbers, quantize_blocks, rms_norm, rope, scale_row
 from puna.backends.cpu.layout import (
     DOWN,
     EMBED,
@@ -93,6 +93,9 @@ def _project_qkv(memory, sizes, layer, number, tokens, thread):
         row, cos_sin = t * sizes.qkv_stride, memory.cos_sin + t * sizes.cos_sin_stride
         rope(q + row, cos_sin + layer.q_table, sizes.head_dim, q_begin, q_end)
         rope(k + row, cos_sin + layer.k_table, sizes.head_dim, k_begin, k_end)
+        if layer.k_smoothing != 0:
+            multiply_numbers(q + row, layer.q_smoothing, q_begin, q_end)
+            multiply_numbers(k + row, layer.k_smoothing, k_begin, k_end)
     if sizes.whole_heads:
         barrier(memory.control, sizes.threads)
         first, last = share(sizes.num_kv_heads, thread, sizes.threads)

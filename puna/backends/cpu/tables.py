@@ -13,7 +13,7 @@ from puna.backends.cpu.layout import (
     BLOCK,
     GROUP,
     LAYER_MATRICES,
-    LAYER_NORMS,
+    LAYER_VECTORS,
     AdapterRow,
     LayerRow,
     MatrixRow,
@@ -74,7 +74,7 @@ def layer_rows(config: ModelConfig, vectors: Vectors, rotary: RotaryTables, tabl
             num_experts=ffn.count if isinstance(ffn, Experts) else 0,
             top_k=pairs_of_token(layer),
             normalises=int(isinstance(ffn, Experts) and ffn.normalises),
-            **{name: _address(vectors, f"layers.{number}.{name}") for name in LAYER_NORMS},
+            **{name: _address(vectors, f"layers.{number}.{name}") for name in LAYER_VECTORS},
         )
 
 

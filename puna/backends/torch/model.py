@@ -18,7 +18,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from puna.backends.base import DeviceInfo, PageBytes, ProcessRank, Roofline, Translation, load_whole
+from puna.backends.base import DeviceInfo, PageBytes, ProcessRank, Roofline, Translation, load_whole, moved
 from puna.backends.torch import device as devices
 from puna.backends.torch import lora, parallel, roofline
 from puna.backends.torch.device import require_gpu
@@ -313,9 +313,9 @@ class TorchBackend:
         lora.add(gate_up, layer.adapters, roles, self._normed(x, layer.ffn_norm, eps), step.adapted)
         return self._adapting("down_proj", layer, glu(gate_up, ffn.spec.activation), step, down)(residual)
 
-    def read_pages(self, page_ids: Sequence[int]) -> PageBytes:
+    def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
         with self._told("while reading K and V"), self._current(), torch.inference_mode():
-            return np.asarray(read_pages(self._kv, page_ids).numpy())
+            return moved(read_pages(self._kv, page_ids).numpy(), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         with self._told("while writing K and V"), self._current(), torch.inference_mode():

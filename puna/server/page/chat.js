@@ -102,7 +102,8 @@ export class Chat {
   #ended(chat, node) {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    if (chat === this.current) this.views.thread.update(node);
+    this.views.thread.update(node);
+    this.views.thread.wake();
     if (node.finish === "broken") this.tell.lost();
     if (node.status === 401) this.tell.refused();
     this.tell.finished(node);

@@ -42,6 +42,7 @@ function showAll() {
   thread.show(chat.current);
   byId("welcome").hidden = chat.current.nodes.length > 0;
   byId("title").textContent = chat.current.title;
+  byId("title").hidden = !chat.current.title;
   document.title = chat.current.title ? `${chat.current.title} · puna` : "puna";
   composer.setBusy(chat.isBusy);
   showContext();

@@ -33,6 +33,11 @@ export class Thread {
     if (isAtEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
+  /** An answer has ended: what waited for that in the other messages is possible again. */
+  wake() {
+    for (const view of this.#views.values()) view.show();
+  }
+
   #viewOf(node) {
     const view = node.role === "user" ? new UserMessage(node, this) : new Answer(node, this);
     this.#views.set(node.id, view);

@@ -95,10 +95,10 @@ class CallReader(Protocol):
 
 
 class ForTemplate(NamedTuple):
-    """What a chat template is given: the conversation, and the tools in OpenAI's form (None: it takes none)."""
+    """What a chat template is given: the conversation, and the variables that hold the tools."""
 
     messages: Messages
-    tools: list[dict[str, Any]] | None
+    args: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,5 +143,12 @@ class ToolFormat(Protocol):
     def new_id(self) -> str:
         """An id for a call, of the kind that the chat template takes back."""
 
-    def for_template(self, messages: Messages, tools: Sequence[Tool]) -> ForTemplate:
+    def marks(self, controls: Mapping[str, int]) -> list[int]:
+        """The control tokens of the vocabulary that the reader must see."""
+
+    def for_template(self, template: str | None, messages: Messages, tools: Sequence[Tool]) -> ForTemplate:
         """How the chat template learns of the tools, of earlier calls, and of their results."""
+
+    @property
+    def notice(self) -> str:
+        """What a user should know of this way; "" if it is the model's own."""

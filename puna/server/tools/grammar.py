@@ -7,46 +7,78 @@ import re
 from collections.abc import Mapping, Sequence
 
 from puna.constraints import in_lark
-from puna.server.tools.base import Tool, ToolUse
-from puna.server.tools.layout import CallLayout
+from puna.server.tools.base import ToolUse
+from puna.server.tools.layout import MARKS, SPACES, CallLayout, any_of, literal, named, up_to_name
 
 ANYTHING = "(?s:.*)"
-STARTS = {"auto": "TEXT | before calls", "none": "TEXT"}
-FORCED = "SPACE begin calls"
-SPACE = r"SPACE: /\n{0,2}/"  # models write line ends between their thoughts and a call
+LINE_ENDS = r"/\n{0,2}/"  # what models write between their thoughts and a call
 
 
-def grammar_of(layout: CallLayout, use: ToolUse, controls: Mapping[str, int]) -> str:
-    """As `ToolFormat.grammar` says."""
-    spell = LarkTerms({mark: controls[mark] for mark in layout.marks if mark in controls})
-    more = [f"({spell(layout.between)} call)*"] if use.may_repeat else []
-    rules = {
-        "start": STARTS.get(use.choice, FORCED),
-        "begin": spell(layout.begin),
-        "calls": " ".join([spell(layout.open), "call", *more, spell(layout.close)]),
-        **_calls_of(use.callable_tools, layout, spell),
+def grammar_of(layout: CallLayout, loose: CallLayout | None, use: ToolUse, controls: Mapping[str, int]) -> str:
+    """As `ToolFormat.grammar` says. `loose`: a layout without `begin` that an answer may follow from its start, if it likes."""
+    tools = use.callable_tools
+    forced = "SPACE begin calls" if layout.needs_begin else "SPACE calls"
+    rules = {"start": _start(use, forced, loose is not None), "SPACE": LINE_ENDS}
+    starts = [] if loose is None else _starts(loose, use)
+    rules |= _texts(layout, starts, controls)
+    rules |= _calls(layout, [tool.name for tool in tools], use.may_repeat, LarkTerms(controls))
+    if loose is not None:
+        rules |= _loose_calls(loose, [tool.name for tool in tools], use.may_repeat)
+    if use.answer is not None:
+        rules["answer"] = in_lark(use.answer)
+    rules |= {f"arguments_{number}": in_lark(tool.arguments()) for number, tool in enumerate(tools)}
+    return "".join(f"{name}: {rule}\n" for name, rule in rules.items())
+
+
+def _start(use: ToolUse, forced: str, has_loose: bool) -> str:
+    if use.choice == "none":
+        return "TEXT"
+    if use.is_forced:
+        return forced
+    if use.answer is not None:
+        return f"answer | {forced}"
+    return "TEXT | before calls" + (" | loose_calls" if has_loose else "")
+
+
+def _starts(loose: CallLayout, use: ToolUse) -> list[str]:
+    """What text may not start with. Where no call may come, not even with an object: then the model turns to words at once."""
+    if use.choice == "none":
+        return [text.partition("{")[0] + "{" for text in loose.first]
+    return named([up_to_name(text) for text in loose.first], [tool.name for tool in use.tools])
+
+
+def _texts(layout: CallLayout, starts: Sequence[str], controls: Mapping[str, int]) -> dict[str, str]:
+    """TEXT: where no call begins; `before`: text, and what begins a call. Neither has one of `starts` at its start."""
+    others = f" & ~/{SPACES}{any_of(starts)}{ANYTHING}/" if starts else ""
+    if layout.begin in controls:  # no text holds a control token
+        return {"begin": LarkTerms(controls)(layout.begin), "TEXT": f"/{ANYTHING}/{others}", "before": "TEXT begin"}
+    begin = literal(layout.begin)
+    return {
+        "begin": json.dumps(layout.begin),
+        "TEXT": f"/{ANYTHING}/ & ~/{ANYTHING}{begin}{ANYTHING}/{others}",
+        "before[lazy]": "BEFORE",
+        "BEFORE": f"/{ANYTHING}{begin}/{others}",
     }
-    if use.answer is not None and not use.is_forced:
-        rules |= {"start": f"answer | {FORCED}", "answer": in_lark(use.answer)}
-    lines = [f"{name}: {rule}" for name, rule in rules.items()]
-    return "\n".join([*lines, *_texts(layout.begin, layout.begin in controls), SPACE, ""])
 
 
-def _calls_of(tools: Sequence[Tool], layout: CallLayout, spell: LarkTerms) -> dict[str, str]:
-    """The rules of a call of one of the tools."""
-    rules = {"call": " | ".join(f"call_{number}" for number in range(len(tools)))}
-    for number, tool in enumerate(tools):
-        rules[f"call_{number}"] = f"{spell(layout.head_of(tool.name))} arguments_{number} {spell(layout.tail)}"
-        rules[f"arguments_{number}"] = in_lark(tool.arguments())
-    return rules
+def _calls(layout: CallLayout, names: Sequence[str], may_repeat: bool, spell: LarkTerms) -> dict[str, str]:
+    """Calls as they are usually written, to the letter."""
+    more = f"({spell(layout.between)} call)*" if may_repeat else ""
+    heads = {number: " | ".join(map(spell, named(layout.heads, [name]))) for number, name in enumerate(names)}
+    return {
+        "calls": f"({' | '.join(map(spell, layout.opens))}) call {more} {spell(layout.close)} ({spell(layout.after)})?",
+        "call": " | ".join(f"({head}) arguments_{number} {spell(layout.tail)}" for number, head in heads.items()),
+    }
 
 
-def _texts(begin: str, is_control: bool) -> list[str]:
-    """TEXT: in which no call begins. before: text, and what begins a call."""
-    if is_control:  # no text holds a control token
-        return [f"TEXT: /{ANYTHING}/", "before: TEXT begin"]
-    marker = "".join(f"\\x{byte:02x}" for byte in begin.encode())
-    return [f"TEXT: /{ANYTHING}/ & ~/{ANYTHING}{marker}{ANYTHING}/", f"before[suffix={json.dumps(begin)}]: /{ANYTHING}/"]
+def _loose_calls(loose: CallLayout, names: Sequence[str], may_repeat: bool) -> dict[str, str]:
+    """Calls that begin as text does: FIRST is one terminal, which the lexer holds beside TEXT until it is decided."""
+    rules = {"loose_calls": f"first {'more*' if may_repeat else ''} CLOSE"}
+    for rule, heads in (("first", loose.first), ("more", [loose.between + head for head in loose.heads])):
+        rules[rule] = " | ".join(f"{rule.upper()}_{number} arguments_{number} TAIL" for number in range(len(names)))
+        for number, name in enumerate(names):
+            rules[f"{rule.upper()}_{number}"] = f"/{SPACES}{any_of(named(heads, [name]))}/"
+    return rules | {"TAIL": f"/{any_of([loose.tail])}/", "CLOSE": f"/{any_of([loose.close])}?/"}
 
 
 class LarkTerms:
@@ -58,10 +90,8 @@ class LarkTerms:
 
     def __init__(self, controls: Mapping[str, int]) -> None:
         self._controls = controls
-        self._borders = re.compile("(" + "|".join(map(re.escape, controls)) + ")" if controls else "(?!)")
 
     def __call__(self, text: str) -> str:
-        return " ".join(map(self._term, filter(None, self._borders.split(text))))
-
-    def _term(self, piece: str) -> str:
-        return f"<[{self._controls[piece]}]>" if piece in self._controls else json.dumps(piece)
+        marks = [mark for mark in MARKS.findall(text) if mark in self._controls]
+        pieces = re.split("(" + "|".join(map(re.escape, marks)) + ")", text) if marks else [text]
+        return " ".join(f"<[{self._controls[one]}]>" if one in marks else json.dumps(one) for one in pieces if one) or '""'

@@ -1,8 +1,10 @@
 """Hermes 2 Pro's way, which Qwen2.5, Qwen3, SmolLM3 and many others share: each call a JSON object between two tags.
 
-<tool_call>
-{"name": "get_weather", "arguments": {"city": "Lima"}}
-</tool_call>
+    <tool_call>
+    {"name": "get_weather", "arguments": {"city": "Lima"}}
+    </tool_call>
+
+Small ones leave the tags out, or write a code fence (Qwen2.5-Coder), where a call is the whole answer.
 """
 
 from __future__ import annotations
@@ -10,14 +12,21 @@ from __future__ import annotations
 from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.layout import CallLayout
 
-HERMES = JsonCalls(
-    CallLayout(
-        begin="<tool_call>",
-        open="\n",
-        head='{"name": "NAME", "arguments": ',
-        tail="}",
-        between="\n</tool_call>\n<tool_call>\n",
-        close="\n</tool_call>",
-        marks=("<tool_call>", "</tool_call>"),
-    )
+TAGGED = CallLayout(
+    begin="<tool_call>",
+    opens=("\n",),
+    heads=('{"name": "NAME", "arguments": ',),
+    tail="}\n</tool_call>",
+    between="\n<tool_call>\n",
+    close="",
 )
+UNTAGGED = CallLayout(
+    begin="",
+    opens=("", "```json ", "``` "),
+    heads=('{ "name" : "NAME" , "arguments" : ',),
+    tail=" }",
+    between=" ",
+    close=" ```",
+)
+HERMES = JsonCalls(TAGGED, UNTAGGED)
+DESCRIBED = JsonCalls(TAGGED, UNTAGGED, is_native=False)  # for templates that know no tools, or calls that puna does not know

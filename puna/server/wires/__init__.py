@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from puna.server.wires import (
+    anthropic,
+    anthropic_events,
     llama_server,
     ollama_generate,
     ollama_models,
@@ -11,27 +13,29 @@ from puna.server.wires import (
     openai_completions,
     openai_embeddings,
     openai_models,
+    responses,
 )
 from puna.server.wires.base import Wire
 from puna.server.wires.openai_shapes import error_body
 
 OPENAI = Wire(
     "openai",
-    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES),
+    (*openai_chat.ROUTES, *openai_completions.ROUTES, *openai_embeddings.ROUTES, *openai_models.ROUTES, *responses.ROUTES),
     error_body,
     ("/v1",),
 )
 OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
 LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
+ANTHROPIC = Wire("anthropic", anthropic.ROUTES, anthropic_events.error_body, ("/v1/messages",))
 
-WIRES = (OPENAI, OLLAMA, LLAMA_SERVER)
+WIRES = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER)
 
 
 def wire_of(path: str) -> Wire:
     """The wire whose shape the errors of a path have: the one with the longest prefix of it, else OpenAI's.
 
-    >>> wire_of("/nowhere").name
-    'openai'
+    >>> wire_of("/nowhere").name, wire_of("/v1/messages/batches").name
+    ('openai', 'anthropic')
     """
     matches = [(len(prefix), wire) for wire in WIRES for prefix in wire.prefixes if path.startswith(prefix)]
     return max(matches, key=lambda match: match[0])[1] if matches else OPENAI

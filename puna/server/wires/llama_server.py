@@ -14,15 +14,16 @@ from starlette.types import ASGIApp
 from puna import __version__
 from puna.completion import Timing
 from puna.llm import LLM
+from puna.server.conversation import as_conversation
 from puna.server.events import Ended, Piece
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal
 from puna.server.replies import StreamReply, WholeReply, sse
-from puna.server.running_job import RunningJob
+from puna.server.running_job import RunningJob, prompt_ids
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import as_conversation
+from puna.server.wires.openai_chat import tool_of
 from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
 from puna.tokenizers.base import Tokenizer
 
@@ -30,10 +31,13 @@ MAX_TEXT = 4 << 20  # characters of a text to tokenise
 
 
 class TokenizeFields(Fields):
-    """The body of `/tokenize`: llama-server's `content`, or vLLM's `prompt` (lm-eval)."""
+    """The body of `/tokenize`: llama-server's `content`, or vLLM's `prompt` (lm-eval) or `messages`."""
 
     content: str = Field("", max_length=MAX_TEXT)
     prompt: str = Field("", max_length=MAX_TEXT)
+    messages: list[dict[str, Any]] = []
+    chat_template_kwargs: dict[str, Any] = {}
+    add_generation_prompt: bool = True
     model: str = ""
     add_special: bool = False
     add_special_tokens: bool | None = None
@@ -56,6 +60,16 @@ class TemplateFields(Fields):
     tools: list[dict[str, Any]] = []
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True
+
+    def job(self) -> Job:
+        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
+        return Job(
+            wire="llama-server",
+            model=self.model,
+            messages=[as_conversation(message) for message in self.messages],
+            template_args=self.chat_template_kwargs,
+            tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
+        )
 
 
 class NativeFields(Fields):
@@ -143,7 +157,7 @@ def _completing(kind: type[NativeFields]) -> Callable[[Service], Endpoint]:
             fields = kind.read(await service.read_json(request))
             run = await service.begin(fields.job())
             run.ignored = fields.ignored()
-            headers = {IGNORED_HEADER: ", ".join(run.ignored)} if run.ignored else {}
+            headers = ignored_header(run.ignored)
             writer = NativeWriter(run)
             if fields.stream:
                 patience_s = service.settings.stream_s
@@ -159,17 +173,21 @@ def tokenize(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TokenizeFields.read(await service.read_json(request))
         async with service.models.using(fields.model) as llm:
-            ids = await asyncio.to_thread(_ids_of, _tokenizer(llm), fields)
+            ids = await asyncio.to_thread(_ids_of, llm, fields)
             tokens: list[Any] = [_with_piece(_tokenizer(llm), i) for i in ids] if fields.with_pieces else list(ids)
             return JSONResponse({"tokens": tokens, "count": len(ids), "max_model_len": llm.plan.max_context})
 
     return service.answered(answer, error_body)
 
 
-def _ids_of(tokenizer: Tokenizer, fields: TokenizeFields) -> list[int]:
+def _ids_of(llm: LLM, fields: TokenizeFields) -> list[int]:
+    if fields.messages:
+        messages = [as_conversation(message) for message in fields.messages]
+        job = Job("llama-server", messages=messages, template_args=fields.chat_template_kwargs)
+        return prompt_ids(llm, job, fields.add_generation_prompt)
     has_ends = fields.add_special if fields.add_special_tokens is None else fields.add_special_tokens
     bos = None if has_ends else False
-    return tokenizer.encode(
+    return _tokenizer(llm).encode(
         fields.content or fields.prompt, bos=bos, eos=None if has_ends else False, special=fields.parse_special
     )
 
@@ -209,27 +227,23 @@ def tokenizer_info(service: Service) -> Endpoint:
 def apply_template(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TemplateFields.read(await service.read_json(request))
-        args = {**fields.chat_template_kwargs, **({"tools": fields.tools} if fields.tools else {})}
         async with service.models.using(fields.model) as llm:
-            messages = [as_conversation(message) for message in fields.messages]
-            ids = await asyncio.to_thread(_encoded, llm, messages, args, fields.add_generation_prompt)
+            ids = await asyncio.to_thread(prompt_ids, llm, fields.job(), fields.add_generation_prompt)
             return JSONResponse({"prompt": llm.decode(ids, skip_special=False)})
 
     return service.answered(answer, error_body)
 
 
-def _encoded(llm: LLM, messages: list[dict[str, Any]], args: dict[str, Any], has_prompt: bool) -> list[int]:
-    return llm.encode_chat(messages, template_args=args or None, add_generation_prompt=has_prompt)
-
-
 def props(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
-        async with service.models.using("") as llm:
+        name = request.query_params.get("model", "")
+        async with service.models.using(name) as llm:
+            sizes = {"n_ctx": llm.plan.max_context, "n_ctx_train": llm.model.max_context}
             return JSONResponse(
                 {
-                    "default_generation_settings": {"n_ctx": llm.plan.max_context},
+                    "default_generation_settings": {**sizes, "params": dict(llm.suggested.settings)},
                     "total_slots": llm.plan.max_sequences,
-                    "model_alias": service.models.default.name,
+                    "model_alias": service.models.named(name).name,
                     "chat_template": llm.chat_template or "",
                     "modalities": {"vision": False, "audio": False},
                     "build_info": f"puna {__version__}",

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from puna.server.events import CallPiece, Ended, Piece
-from puna.server.fields import IGNORED_HEADER
 from puna.server.job import Job
+from puna.server.reasoning import Effort, ReasoningWish
 from puna.server.refusals import Refusal
 from puna.server.replies import NDJSON, StreamReply, WholeReply, ndjson
 from puna.server.running_job import Drained, RunningJob
@@ -45,7 +45,7 @@ class AnswerFields(OllamaFields):
 
     stream: bool = True
     format: str | dict[str, Any] | None = None
-    think: bool | str | None = None
+    think: bool | Effort | None = None
     logprobs: bool = False
     top_logprobs: int = 0
     shift: bool | None = None
@@ -57,6 +57,9 @@ class AnswerFields(OllamaFields):
         if self.shift:
             own["context_shift"] = True
         return own
+
+    def wish(self) -> ReasoningWish:
+        return ReasoningWish(True, effort=self.think) if isinstance(self.think, str) else ReasoningWish(self.think)
 
 
 class OllamaChatFields(AnswerFields):
@@ -73,13 +76,15 @@ class OllamaChatFields(AnswerFields):
             messages=[_message(message) for message in self.messages],
             settings=self.own_settings(),
             defaults={"max_tokens": None},
-            think=None if self.think is None else bool(self.think),
+            reasoning=self.wish(),
             tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
         )
 
 
 class OllamaGenerateFields(AnswerFields):
     """The body of `/api/generate`. Without a prompt it loads the model, or unloads it."""
+
+    HINTS: ClassVar[frozenset[str]] = AnswerFields.HINTS | {"width", "height", "steps"}  # of models that draw
 
     prompt: str = ""
     suffix: str = ""
@@ -98,8 +103,7 @@ class OllamaGenerateFields(AnswerFields):
             return Job("ollama", name_of(self.model), prompt=self.prompt, suffix=self.suffix or None, **shared)
         system = [{"role": "system", "content": self.system}] if self.system else []
         messages = [*system, {"role": "user", "content": self.prompt}]
-        think = None if self.think is None else bool(self.think)
-        return Job("ollama", name_of(self.model), messages=messages, think=think, **shared)
+        return Job("ollama", name_of(self.model), messages=messages, reasoning=self.wish(), **shared)
 
 
 def _message(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +195,7 @@ async def _loaded(service: Service, fields: AnswerFields, told: dict[str, Any]) 
             await service.models.unload(model)
         reason = "unload"
     else:
-        await service.models.loaded(model)
+        await service.models.ready(model)
         reason = "load"
     return JSONResponse({"model": fields.model, "created_at": now(), **told, "done_reason": reason, "done": True})
 
@@ -208,7 +212,7 @@ def _endpoint(service: Service, kind: type[OllamaChatFields | OllamaGenerateFiel
         run = await service.begin(job)
         run.ignored = fields.ignored()
         writer = OllamaWriter(run, fields, run.handle.submitted_at - asked_at, part)
-        headers = {IGNORED_HEADER: ", ".join(run.ignored)} if run.ignored else {}
+        headers = run.headers
         if fields.stream:
             patience_s = service.settings.stream_s
             return StreamReply(writer.chunks(), failed, run.close, NDJSON, headers=headers, patience_s=patience_s)

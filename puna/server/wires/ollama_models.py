@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -27,8 +27,9 @@ BY_HAND = ("pull", "push", "create", "copy", "delete", "blobs/{digest}")  # what
 class ShowFields(OllamaFields):
     """The body of `/api/show`. Older clients, and Continue, say `name`."""
 
+    HINTS: ClassVar[frozenset[str]] = frozenset({"verbose"})
+
     name: str = ""
-    verbose: bool = False
 
 
 class EmbedFields(OllamaFields):

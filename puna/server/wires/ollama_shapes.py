@@ -26,6 +26,11 @@ OPTIONS: Mapping[str, str] = {
     "num_predict": "max_tokens",
     "num_keep": "num_keep",
 }
+# How Ollama runs a model: these change no answer here.
+OPTION_HINTS = (
+    *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap", "use_mlock", "low_vram", "f16_kv"),
+    *("logits_all", "vocab_only", "embedding_only", "tfs_z", "penalize_newline"),
+)
 UNLIMITED = (-1, -2)  # of num_predict: until the model ends, or until the context is full
 
 
@@ -123,3 +128,9 @@ class OllamaFields(Fields):
 
     def ignored(self) -> list[str]:
         return [*super().ignored(), *ignored_options(self.options)]
+
+    @classmethod
+    def classes(cls) -> dict[str, str]:
+        used = {name: "used" if name == own else f"used as `{own}`" for name, own in OPTIONS.items()}
+        options = {**dict.fromkeys(OPTION_HINTS, "hint"), **used}
+        return {**super().classes(), **{f"options.{name}": what for name, what in options.items()}}

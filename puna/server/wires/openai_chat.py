@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields
 from puna.server.job import Job, ToolChoice
+from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
 from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.tools.base import Tool
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body, logprob_entry, usage_body
+from puna.server.wires.openai_shapes import (
+    HINTS,
+    SETTINGS,
+    biases,
+    end_of_sample,
+    error_body,
+    logprob_entry,
+    usage_body,
+)
 
 FINISH = {"timeout": "stop", "abort": "stop"}  # OpenAI has no words for these
 
@@ -32,7 +43,9 @@ class ChatCompletionFields(Fields):
     """The body of a chat completion."""
 
     SETTINGS: ClassVar[Mapping[str, str]] = {**SETTINGS, "max_completion_tokens": "max_tokens"}
-    HINTS: ClassVar[frozenset[str]] = HINTS
+    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio"}
+    REFUSED: ClassVar[Mapping[str, str]] = {"functions": "send tools", "function_call": "send tool_choice"}
+    SKIPPED: ClassVar[Sequence[str]] = ("tools of another type than function",)
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     model: str = ""
@@ -44,11 +57,13 @@ class ChatCompletionFields(Fields):
     response_format: dict[str, Any] = {}
     tools: list[dict[str, Any]] = Field([], max_length=128)
     tool_choice: str | dict[str, Any] = "auto"
+    reasoning_effort: Effort | None = None
     parallel_tool_calls: bool = True
     modalities: list[Literal["text"]] = []
     chat_template_kwargs: dict[str, Any] = {}
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
+    return_token_ids: bool = False  # vLLM's; streams only
 
     def job(self) -> Job:
         """The internal request. Refusal for what cannot be done."""
@@ -63,6 +78,7 @@ class ChatCompletionFields(Fields):
             tools=tools,
             tool_choice=self._choice(tools),
             has_parallel_calls=self.parallel_tool_calls,
+            reasoning=ReasoningWish(effort=self.reasoning_effort),
         )
 
     def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
@@ -74,12 +90,21 @@ class ChatCompletionFields(Fields):
     def ignored(self) -> list[str]:
         return [*super().ignored(), *(f"tools:{kind}" for kind in self.known_tools()[1])]
 
+    def unheeded(self, template: str | None) -> list[str]:
+        """Names of what changes nothing for the model of a chat template."""
+        return [*self.ignored(), *(["reasoning_effort"] if self.reasoning_effort and not hears(template) else [])]
+
     def _own_settings(self) -> dict[str, Any]:
-        own: dict[str, Any] = {**_constraint(self.response_format)}
+        own: dict[str, Any] = {**constraint_of(self.response_format)}
         if self.logit_bias:
             own["logit_bias"] = biases(self.logit_bias)
         if self.logprobs or self.top_logprobs:
             own["logprobs"] = self.top_logprobs
+        if self.continue_final_message is not None:
+            own["continue_final_message"] = self.continue_final_message
+        if not self.add_generation_prompt and not self.continue_final_message:
+            problem = "add_generation_prompt is false, which needs continue_final_message true; /v1/completions takes any prompt"
+            raise Refusal(400, problem, field="add_generation_prompt", code="invalid_value")
         return own
 
     def _choice(self, tools: Sequence[Tool]) -> ToolChoice:
@@ -109,17 +134,7 @@ def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> Too
     return str(named)
 
 
-def as_conversation(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as puna's templates take it: an assistant's null content is empty, and its reasoning has one name."""
-    kept = {name: value for name, value in message.items() if value is not None and name != "reasoning"}
-    if message.get("role") == "assistant":
-        kept.setdefault("content", "")
-        if (thoughts := message.get("reasoning_content") or message.get("reasoning")) and isinstance(thoughts, str):
-            kept["reasoning_content"] = thoughts
-    return kept
-
-
-def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
+def constraint_of(given: Mapping[str, Any], name: str = "response_format") -> dict[str, Any]:
     """What `response_format` sets."""
     kind = given.get("type", "text")
     if kind == "text":
@@ -129,8 +144,8 @@ def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
         return {"json_schema": given["json_schema"].get("schema", {})}
     raise Refusal(
-        400, f"response_format has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
-        field="response_format", code="invalid_value",
+        400, f"{name} has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
+        field=name, code="invalid_value",
     )  # fmt: skip
 
 
@@ -140,12 +155,13 @@ class ChatWriter:
     def __init__(self, run: RunningJob, model: str, fields: ChatCompletionFields) -> None:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
-        self._has_logprobs = fields.logprobs
+        self._has_logprobs, self._has_ids = fields.logprobs, fields.return_token_ids
         self._head = {"id": new_id("chatcmpl"), "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        of_prompt: dict[str, Any] = {"prompt_token_ids": self._run.prompt_ids} if self._has_ids else {}
         for index in range(self._num):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **of_prompt)
         async for event in self._run.events():
             match event:
                 case Piece():
@@ -153,7 +169,8 @@ class ChatWriter:
                 case CallPiece():
                     yield self._chunk(event.index, {"tool_calls": [_call_delta(event)]})
                 case Ended():
-                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason))
+                    of_sample = end_of_sample(self._run, event) if self._has_ids else {}
+                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason), of_choice=of_sample)
                 case Progress():
                     yield self._chunk(
                         0, {}, prompt_progress={"total": event.total, "cache": event.cached, "processed": event.done}
@@ -187,12 +204,20 @@ class ChatWriter:
         delta = {"content": piece.text} if not piece.reasoning else {"reasoning_content": piece.reasoning}
         if piece.reasoning and piece.text:
             delta["content"] = piece.text
-        if not self._has_logprobs:
-            return self._chunk(piece.index, delta)
-        return self._chunk(piece.index, delta, logprobs={"content": list(map(logprob_entry, piece.logprobs))})
+        logprobs = {"content": list(map(logprob_entry, piece.logprobs))} if self._has_logprobs else None
+        ids = {"token_ids": list(piece.token_ids)} if self._has_ids else {}
+        return self._chunk(piece.index, delta, logprobs=logprobs, of_choice=ids)
 
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        logprobs: Any = None,
+        of_choice: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **of_choice}
         if self._options.continuous_usage_stats:
             more["usage"] = usage_body(self._run.usage)
         return sse(self._body([choice], **more))
@@ -219,11 +244,10 @@ def failed(refusal: Refusal) -> bytes:
 def endpoint(service: Service) -> Endpoint:
     async def chat(request: Request) -> ASGIApp:
         fields = ChatCompletionFields.read(await service.read_json(request))
-        ignored = fields.ignored()
         run = await service.begin(fields.job())
-        run.ignored = ignored
+        run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        headers = run.headers
         if fields.stream:
             return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
         return WholeReply(writer.whole(), error_body, run.close, headers)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from puna.completion import Completion
 from puna.request import TokenLogprob
 from puna.server.events import Ended, Piece, Usage
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal, new_id
 from puna.server.replies import StreamReply, WholeReply, sse
@@ -22,7 +22,7 @@ from puna.server.running_job import RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
 from puna.server.wires.openai_chat import FINISH, StreamOptions, failed
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body, finite, usage_body
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, end_of_sample, error_body, finite, usage_body
 
 MAX_PROMPTS = 64
 
@@ -42,6 +42,7 @@ class TextCompletionFields(Fields):
     logprobs: int | None = Field(None, ge=0, le=20)
     logit_bias: dict[str, float] = {}
     response_format: dict[str, Any] = {}
+    return_token_ids: bool = False  # vLLM's; streams only
 
     def jobs(self) -> list[Job]:
         """One for each prompt. Refusal for what cannot be done."""
@@ -95,6 +96,8 @@ class CompletionWriter:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The prompts one after the other, as OpenAI's own server writes them by index."""
         for number, run in enumerate(self._runs):
+            if self._fields.return_token_ids:
+                yield self._chunk(number * self._num, "", prompt_token_ids=run.prompt_ids)
             async for index, chunk in self._chunks_of(run):
                 yield self._chunk(number * self._num + index, **chunk)
         if self._fields.stream_options.include_usage:
@@ -110,9 +113,12 @@ class CompletionWriter:
                 entries = run.handle.confirm().prompt_logprobs
                 yield event.index, {"text": self._echoed(run), "logprobs": self._logprobs(entries, run)}
             if isinstance(event, Piece):
-                yield event.index, {"text": event.reasoning + event.text, "logprobs": self._logprobs(event.logprobs, run)}
+                logprobs = self._logprobs(event.logprobs, run)
+                ids = {"token_ids": list(event.token_ids)} if self._fields.return_token_ids else {}
+                yield event.index, {"text": event.reasoning + event.text, "logprobs": logprobs, **ids}
             elif isinstance(event, Ended):
-                yield event.index, {"text": "", "reason": FINISH.get(event.reason, event.reason)}
+                of_sample = end_of_sample(run, event) if self._fields.return_token_ids else {}
+                yield event.index, {"text": "", "reason": FINISH.get(event.reason, event.reason), **of_sample}
 
     async def whole(self) -> dict[str, Any]:
         await asyncio.gather(*(run.drained() for run in self._runs))
@@ -136,8 +142,8 @@ class CompletionWriter:
         prompt = run.job.prompt
         return prompt if isinstance(prompt, str) else run.llm.decode(prompt or (), skip_special=False)
 
-    def _chunk(self, index: int, text: str, logprobs: Any = None, reason: str | None = None) -> bytes:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+    def _chunk(self, index: int, text: str, logprobs: Any = None, reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason, **more}
         return sse({**self._head, "choices": [choice]})
 
     def _logprobs(self, entries: Sequence[TokenLogprob | None], run: RunningJob) -> dict[str, Any] | None:
@@ -176,7 +182,7 @@ def endpoint(service: Service) -> Endpoint:
             close()
             raise
         ignored = runs[0].ignored = fields.ignored()
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
+        headers = ignored_header(ignored)
         writer = CompletionWriter(runs, service.models.named(fields.model).name, fields)
         if fields.stream:
             return StreamReply(writer.chunks(), failed, close, headers=headers, patience_s=service.settings.stream_s)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from puna.pooling import Floats
-from puna.server.fields import IGNORED_HEADER, Fields
+from puna.server.fields import Fields, ignored_header
 from puna.server.replies import WholeReply
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
@@ -71,7 +71,7 @@ def embeddings(service: Service) -> Endpoint:
             return {"object": "list", "data": data, "model": name, "usage": usage}
 
         ignored = fields.ignored()
-        return WholeReply(body(), error_body, lambda: None, {IGNORED_HEADER: ", ".join(ignored)} if ignored else {})
+        return WholeReply(body(), error_body, lambda: None, ignored_header(ignored))
 
     return service.answered(answer, error_body)
 

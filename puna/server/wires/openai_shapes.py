@@ -6,11 +6,14 @@ Shapes: https://platform.openai.com/docs/api-reference. The further fields are t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from puna.request import TokenLogprob
-from puna.server.events import Usage
+from puna.completion import Timing
+from puna.request import MAX_LOGIT_BIAS, Reasoning, TokenLogprob
+from puna.server.events import Ended, Usage
 from puna.server.refusals import Refusal
+from puna.server.running_job import RunningJob
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 LEAST_LOGPROB = -9999.0  # what OpenAI sends for a token that cannot come; JSON has no infinity
@@ -68,16 +71,39 @@ def finite(logprob: float) -> float:
 def logprob_entry(entry: TokenLogprob) -> dict[str, Any]:
     """A token of a chat's `logprobs.content`."""
     top = zip(entry.top, entry.top_texts, entry.top_bytes)
-    alternatives = [_token(text, logprob, raw) for (_, logprob), text, raw in top]
-    return {**_token(entry.text, entry.logprob, entry.bytes), "top_logprobs": alternatives}
+    alternatives = [_token(token_id, text, logprob, raw) for (token_id, logprob), text, raw in top]
+    return {**_token(entry.token_id, entry.text, entry.logprob, entry.bytes), "top_logprobs": alternatives}
 
 
-def _token(text: str, logprob: float, raw: bytes) -> dict[str, Any]:
-    return {"token": text, "logprob": finite(logprob), "bytes": list(raw)}
+def _token(token_id: int, text: str, logprob: float, raw: bytes) -> dict[str, Any]:
+    """A token as OpenAI writes it, with its id, as llama-server does."""
+    return {"id": token_id, "token": text, "logprob": finite(logprob), "bytes": list(raw)}
+
+
+def end_of_sample(run: RunningJob, end: Ended) -> dict[str, Any]:
+    """What ended a sample, for a client that asks for token ids: vLLM's `stop_reason`; under "puna" what no other API has."""
+    handle = run.handle.samples[end.index]
+    request = handle.confirm()
+    thoughts = request.reasoning or Reasoning()
+    facts = {
+        "finish_reason": str(request.finish_reason),
+        "error": request.error,
+        "seed": request.params.seed if request.params.temperature > 0 else None,
+        "num_cached": request.num_cached,
+        "num_dropped": request.num_dropped,
+        "num_reasoning_tokens": thoughts.num_tokens,
+        "has_reasoning": thoughts.is_present,
+        "is_reasoning_cut": thoughts.is_cut,
+        "timing": asdict(Timing.of(handle, request)),
+    }
+    return {"stop_reason": end.stop_reason, "puna": facts}
 
 
 def biases(given: Mapping[str, float]) -> dict[int, float]:
     """`logit_bias`, whose names are token ids in JSON."""
+    if len(given) > MAX_LOGIT_BIAS:
+        problem = f"logit_bias holds {len(given)} tokens; at most {MAX_LOGIT_BIAS} are allowed"
+        raise Refusal(400, problem, field="logit_bias", code="invalid_value")
     wrong = next((name for name in given if not name.isdecimal() or len(name) > 9), None)
     if wrong is not None:
         raise Refusal(400, f"logit_bias names {wrong[:40]!r}; token ids are needed", field="logit_bias", code="invalid_value")

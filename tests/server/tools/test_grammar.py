@@ -20,6 +20,7 @@ NOW = Tool("now")
 TOOLS = (WEATHER, NOW)
 LIMA = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Lima"}}\n</tool_call>'
 TIME = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+UNTAGGED = '{"name": "now", "arguments": {}}'
 CONSTRAINTS = Constraints(ByteTokenizer())
 
 
@@ -35,8 +36,19 @@ def hermes(choice: str = "auto", is_parallel: bool = True, answer: dict[str, Any
 
 
 ALLOWED = {
-    "auto": ["", "Hi.", "<tool_call", "a <tool <tool_cal\n", LIMA, f"Hm.\n{TIME}", f"{LIMA}\n{TIME}", f"x <tool_<{TIME}\n{LIMA}"],
-    "none": ["", "Hi.", "<tool_call"],
+    "auto": [
+        "",
+        "Hi.",
+        "<tool_call",
+        "a <tool <tool_cal\n",
+        LIMA,
+        f"Hm.\n{TIME}",
+        f"{LIMA}\n{TIME}",
+        f"x <tool_<{TIME}\n{LIMA}",
+        *[UNTAGGED, f"\n{UNTAGGED}\n{UNTAGGED}", f"```json\n{UNTAGGED}\n```", f"```\n{UNTAGGED}", '{"name": "get", "x": 1}'],
+        *['{"name" :"now",\n    "arguments": {}\n}', f"So: {UNTAGGED} ```"],
+    ],
+    "none": ["", "Hi.", "<tool_call", 'A {"name": "get"}'],
     "required": [LIMA, TIME, f"{TIME}\n{LIMA}", f"\n\n{TIME}"],
     "now": [TIME, f"\n{TIME}"],
     "get_weather": [LIMA],
@@ -53,8 +65,10 @@ REFUSED = {
         LIMA.replace("\n</tool_call>", ""),
         LIMA + LIMA,
         "Hm <tool_call> hm",
+        *[f"{UNTAGGED}.", UNTAGGED.replace("{}", '{"x": 1}'), '{"name": "now", "x": 1}', '```json\n{"name": "now"}'],
+        f'{{"name": "now" or {TIME}',
     ],
-    "none": [LIMA, "a <tool_call>", f"Hm.\n{TIME}"],
+    "none": [LIMA, "a <tool_call>", f"Hm.\n{TIME}", "{", " {}", "```json\n{"],
     "required": ["", "Hi.", f"Hm.\n{TIME}", f"\n\n\n{TIME}"],
     "now": ["", LIMA, f"{TIME}\n{TIME}", f"{TIME}\n{LIMA}"],
     "get_weather": [TIME],
@@ -84,14 +98,14 @@ def test_an_answer_that_calls_nothing_may_have_a_form_too() -> None:
 
 
 def test_marks_may_be_control_tokens() -> None:
-    layout = CallLayout("<s>", "[", '{"f": "NAME", "x": ', "}", ", ", "]", ("<s>",))
+    layout = CallLayout("<s>", ("[",), ('{"f": "NAME", "x": ',), "}", ", ", "]")
     call = b'{"f": "now", "x": {}}'
     for choice, ids in {
         "auto": [*b"Hi <s>", BOS, *b"[", *call, *b", ", *call, *b"]"],
         "required": [BOS, *b"[", *call, *b"]"],
         "none": [*b"<s>[", *call],
     }.items():
-        grammar = grammar_of(layout, ToolUse(TOOLS, choice), {"<s>": BOS, "x": 1})
+        grammar = grammar_of(layout, None, ToolUse(TOOLS, choice), {"<s>": BOS, "x": 1})
         assert allows(grammar, ids), choice
         assert not allows(grammar, [*ids, BOS])
 

@@ -8,11 +8,12 @@ from itertools import combinations
 
 import pytest
 
-from puna.server.tools.base import CallPart, CallReader, TextPart
+from puna.server.tools.base import CallPart, CallReader, TextPart, Tool
 from puna.server.tools.hermes import HERMES
 from puna.server.tools.layout import CallLayout
 from puna.server.tools.reader import LayoutReader, ObjectEnd
 
+TOOLS = (Tool("a"), Tool("b.c"))
 Found = tuple[str, list[tuple[str, str]]]  # the text, and of each call its name and arguments
 
 A, B = '{"name": "a", "arguments": {"x": "}\\"<"}}', '{"name": "b.c", "arguments": {}}'
@@ -28,8 +29,20 @@ HERMES_TABLE: dict[str, Found] = {
     f"<tool_call>\n{A[:-5]}": ("", [("a", '{"x": "}\\')]),  # cut: a part of the arguments
     f"<tool_call>\n{A}\n</tool": ("", [CALL_A]),
     f"<tool_call>\n{A[:-1]}": ("", [CALL_A]),
-    "x \n<tool_call>\n{" + '"name": "a': ("x \n<tool_call>\n{" + '"name": "a', []),  # cut before it is known who is called
-    f"<tool_call>\n{A}\n</tool_call>\n<tool_call>\n{{": ("<tool_call>\n{", [CALL_A]),
+    "x \n<tool_call>\n{" + '"name": "a': ("x", []),  # cut before it is known who is called
+    f"<tool_call>\n{A}\n</tool_call>\n<tool_call>\n{{": ("", [CALL_A]),
+    f"<tool_call>\n{A}\n</tool_call>\nbut": ("but", [CALL_A]),  # not this layout
+    f"```json\n{A}\n```": ("", [CALL_A]),
+    f" {A}": ("", [CALL_A]),
+    f"{A}\n{B}\n": ("", [CALL_A, CALL_B]),
+    '```\n{\n  "name": "a",\n  "arguments": {\n    "x": 1 }\n}\n': ("", [("a", '{\n    "x": 1 }')]),
+    f"```json\n{A}\n": ("", [CALL_A]),
+    f"{A}\n{{": ("", [CALL_A]),
+    '```json\n{"name": "a", "argum': ("", []),
+    '```json\n{"name": "c", "arguments": {}}': ('```json\n{"name": "c", "arguments": {}}', []),  # no tool
+    '{"name': ('{"name', []),
+    '{          "name": "a", "arguments": {}}': ('{          "name": "a", "arguments": {}}', []),  # more than nine spaces
+    f"See:\n{A}": (f"See:\n{A}", []),  # only at the start
     "<tool_call>\nget_weather(1)\n</tool_call>": ("<tool_call>\nget_weather(1)\n</tool_call>", []),  # not this layout
 }
 
@@ -63,17 +76,17 @@ def read(reader: CallReader, pieces: Sequence[str]) -> Found:
 def test_hermes_is_read_in_any_pieces(text: str) -> None:
     rng = random.Random(7)
     for pieces in partitions(text, rng, 200):
-        assert read(HERMES.reader(()), pieces) == HERMES_TABLE[text], pieces
+        assert read(HERMES.reader(TOOLS), pieces) == HERMES_TABLE[text], pieces
 
 
-SMALL = CallLayout("<", "", '"NAME":', "", ";<", ";", ())
+SMALL = CallLayout("<", ("",), ('"NAME":',), ";", "<", "")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ('x <"f":{};', ("x", [("f", "{}")])),
-        ('<"f":{};<"', ('<"', [("f", "{}")])),
+        ('<"f":{};<"', ("", [("f", "{}")])),
         ('<"f":{ }  ', ("", [("f", "{ }")])),
         (" a < ;  ", (" a < ;  ", [])),
     ],
@@ -82,11 +95,11 @@ def test_every_partition_of_a_small_text(text: str, expected: Found) -> None:
     for count in range(len(text)):
         for cuts in combinations(range(1, len(text)), count):
             pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-            assert read(LayoutReader(SMALL), pieces) == expected, pieces
+            assert read(LayoutReader(SMALL, None, ["f"]), pieces) == expected, pieces
 
 
 def test_arguments_are_told_as_soon_as_they_come() -> None:
-    reader = HERMES.reader(())
+    reader = HERMES.reader(TOOLS)
     assert reader.feed('<tool_call>\n{"name": "a", "arguments": ') == []
     assert reader.feed('{"x') == [CallPart(0, name="a"), CallPart(0, '{"x')]
     inside = [reader.is_inside]
@@ -96,7 +109,7 @@ def test_arguments_are_told_as_soon_as_they_come() -> None:
 
 
 def test_text_is_told_at_once_but_for_what_may_begin_a_call() -> None:
-    reader = HERMES.reader(())
+    reader = HERMES.reader(TOOLS)
     assert reader.feed("Hm ") == [TextPart("Hm")]
     assert reader.feed("<tool") == []
     assert reader.feed("s> ok") == [TextPart(" <tools> ok")]

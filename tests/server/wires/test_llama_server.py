@@ -33,6 +33,14 @@ def test_tokens_go_and_come_back(server: RunningServer) -> None:
     assert pieces == [{"id": 97, "piece": "a"}, {"id": 0xC3, "piece": [0xC3]}, {"id": 0x9F, "piece": [0x9F]}]
 
 
+def test_the_tokens_of_a_conversation_are_the_librarys(server: RunningServer) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    found = server.post("/tokenize", {"messages": messages}).json
+    assert found["tokens"] == server.llm.encode_chat(messages) and found["count"] == len(found["tokens"])
+    without = server.post("/tokenize", {"messages": messages, "add_generation_prompt": False}).json["tokens"]
+    assert without == server.llm.encode_chat(messages, add_generation_prompt=False)
+
+
 def test_a_template_is_applied(server: RunningServer) -> None:
     body = {"messages": [{"role": "user", "content": "hello"}]}
     assert server.post("/apply-template", body).json["prompt"].endswith("user: hello\nassistant: ")
@@ -44,6 +52,8 @@ def test_what_clients_probe(server: RunningServer) -> None:
     assert (info["bos_token"], info["eos_token"]) == ("<s>", "</s>") and info["chat_template"]
     found = server.get("/props").json
     assert found["default_generation_settings"]["n_ctx"] == server.llm.plan.max_context
+    assert found["default_generation_settings"]["params"] == dict(server.llm.suggested.settings)
+    assert server.get("/props?model=tiny").json == found and server.get("/props?model=gpt").status == 404
     assert "/" not in str({**found, "chat_template": ""}), "no path of the server"
 
 
@@ -57,6 +67,7 @@ def test_what_clients_probe(server: RunningServer) -> None:
         ("/tokenize", {"content": 3}),
         ("/apply-template", {"messages": []}),
         ("/completion", {"prompt": {}}),
+        ("/completion", {"prompt": []}),
     ],
 )
 def test_what_cannot_be_done_is_400(server: RunningServer, path: str, body: dict[str, Any]) -> None:

@@ -110,3 +110,45 @@ def test_an_overlong_prompt_is_told_with_both_numbers(server: RunningServer) -> 
 def test_null_is_absence(server: RunningServer) -> None:
     nothing = dict.fromkeys(("temperature", "stop", "tools", "logprobs", "stream", "response_format", "user", "n", "seed"))
     assert server.post(PATH, body(**nothing)).json["choices"] == server.post(PATH, body()).json["choices"]
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/completions"])
+def test_token_ids_come_if_they_are_asked_for(server: RunningServer, path: str) -> None:
+    """vLLM's `return_token_ids`; the end tells what `puna run --server` shows of an answer."""
+    expected = server.llm.chat(HELLO, max_tokens=6, ignore_eos=True, seed=3, temperature=0.5)
+    given = {"seed": 3, "temperature": 0.5, "return_token_ids": True, "stream": True, "max_tokens": 6, "ignore_eos": True}
+    prompt = {"messages": HELLO} if path == PATH else {"prompt": list(expected.prompt_ids)}
+    first, *chunks, done = server.post(path, {**prompt, **given}).events
+    assert done == "[DONE]"
+    assert first.get("prompt_token_ids", first["choices"][0].get("prompt_token_ids")) == list(expected.prompt_ids)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [token for choice in choices for token in choice.get("token_ids", ())] == list(expected.token_ids)
+    facts = choices[-1]["puna"]
+    assert (facts["finish_reason"], facts["seed"], choices[-1]["stop_reason"]) == ("length", 3, None)
+    assert facts["timing"]["num_generated"] == 6
+
+
+def test_log_probabilities_name_the_ids(server: RunningServer) -> None:
+    expected = server.llm.chat(HELLO, max_tokens=2, ignore_eos=True, logprobs=2).logprobs
+    found = server.post(PATH, body(max_tokens=2, logprobs=True, top_logprobs=2)).json["choices"][0]["logprobs"]["content"]
+    assert [entry["id"] for entry in found] == [entry.token_id for entry in expected]
+    assert [[one["id"] for one in entry["top_logprobs"]] for entry in found] == [[i for i, _ in entry.top] for entry in expected]
+
+
+def test_an_answer_is_continued_if_it_is_asked_for(server: RunningServer) -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "We"}]
+    expected = server.llm.chat(begun, max_tokens=12, ignore_eos=True)
+    more = {"continue_final_message": True, "add_generation_prompt": False}
+    assert server.post(PATH, {**body(**more), "messages": begun}).json["choices"][0]["message"]["content"] == expected.text
+    for wrong, named in [
+        ({"continue_final_message": False}, "continue_final_message"),
+        ({"add_generation_prompt": False}, "add_"),
+    ]:
+        answer = server.post(PATH, {**body(**wrong), "messages": begun})
+        assert answer.status == 400 and named in answer.json["error"]["message"]
+
+
+def test_fields_of_the_past_are_refused_by_name(server: RunningServer) -> None:
+    answer = server.post(PATH, body(functions=[{"name": "look"}]))
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == "functions" and "send tools" in answer.json["error"]["message"]

@@ -64,6 +64,8 @@ def test_sixteen_tokens_unless_the_client_says_otherwise(server: RunningServer) 
     [
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, ""),
+        ({"prompt": [[], "a"]}, "prompt"),
         ({"prompt": ["a"] * 65}, "prompt"),
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": [10**6]}, ""),

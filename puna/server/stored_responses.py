@@ -1,0 +1,66 @@
+"""Answers that a client may refer to later by their ids: kept in memory, the least recently used ones dropped first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from puna.server.replies import dumps
+
+MAX_COUNT = 1024
+MAX_CHARACTERS = 64 << 20  # of all of them as JSON, which is about what they take in memory
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """An answer, and the items of its whole conversation, with its own at the end. Only its tenant finds it."""
+
+    body: dict[str, Any]
+    items: list[dict[str, Any]]
+    tenant: str = ""
+
+    @property
+    def size(self) -> int:
+        return len(dumps(self.body)) + len(dumps(self.items))
+
+
+class StoredResponses:
+    """Those of one server.
+
+    >>> stored = StoredResponses(max_count=1)
+    >>> stored.put("a", StoredResponse({"n": 1}, [])); stored.put("b", StoredResponse({"n": 2}, [], "x"))
+    >>> stored.get("a"), stored.get("b"), stored.get("b", "x").body
+    (None, None, {'n': 2})
+    """
+
+    def __init__(self, max_count: int = MAX_COUNT, max_characters: int = MAX_CHARACTERS) -> None:
+        self._max_count, self._max_characters = max_count, max_characters
+        self._known: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
+        self._characters = 0
+
+    def put(self, response_id: str, response: StoredResponse) -> None:
+        """Keep it; one that is larger than all may be together is not kept."""
+        size = response.size
+        self._known[response_id] = (response, size)
+        self._characters += size
+        while self._known and (len(self._known) > self._max_count or self._characters > self._max_characters):
+            self._drop(next(iter(self._known)))
+
+    def get(self, response_id: str, tenant: str = "") -> StoredResponse | None:
+        found = self._known.get(response_id)
+        if found is None or found[0].tenant != tenant:
+            return None
+        self._known.move_to_end(response_id)
+        return found[0]
+
+    def remove(self, response_id: str, tenant: str = "") -> bool:
+        """Forget it. False if there is none."""
+        if self.get(response_id, tenant) is None:
+            return False
+        self._drop(response_id)
+        return True
+
+    def _drop(self, response_id: str) -> None:
+        _, size = self._known.pop(response_id)
+        self._characters -= size

@@ -1,0 +1,399 @@
+"""The web page in a browser: headless Chromium, driven by Playwright. Skips where one of them is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.server.models import ServedModel
+from puna.server.settings import ServerSettings
+from tests.server.scripted import last_question, scripted_model
+from tests.server.serving import SETTINGS, TEMPLATE, RunningServer, serving
+
+api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.filterwarnings("default"),
+]
+expect = api.expect
+
+DONE = "#send:not([hidden])"
+ANSWERS = "#thread .assistant"
+NO_MODEL = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
+LONG = "one " * 400
+WIDTHS = (320, 390, 820, 1280)
+
+ATTACKS = [
+    "<script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=1>",
+    "<svg onload=window.hit=1>",
+    "<svg><script>window.hit=1</script></svg>",
+    "<iframe src=javascript:window.hit=1></iframe>",
+    "<iframe srcdoc='<script>parent.hit=1</script>'></iframe>",
+    "<body onload=window.hit=1>",
+    "<details open ontoggle=window.hit=1>x</details>",
+    "<input autofocus onfocus=window.hit=1>",
+    "<video><source onerror=window.hit=1></video>",
+    "<math><mtext><script>window.hit=1</script></mtext></math>",
+    "<style>@import '/page/none.css'</style>",
+    "<link rel=stylesheet href=/page/none.css>",
+    "<base href=//evil.example/>",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "<object data=javascript:window.hit=1></object>",
+    "<embed src=javascript:window.hit=1>",
+    "<form action=//evil.example><button>x</button></form>",
+    "<a href=javascript:window.hit=1>x</a>",
+    "[x](javascript:window.hit=1)",
+    "[x](JaVaScRiPt:window.hit=1)",
+    "[x](\tjavascript:window.hit=1)",
+    "[x](data:text/html,<script>window.hit=1</script>)",
+    "[x](vbscript:x)",
+    "[x](//evil.example)",
+    "![x](http://evil.example/x.png)",
+    "![x](x onerror=window.hit=1)",
+    "<javascript:window.hit=1>",
+    "`<script>window.hit=1</script>`",
+    "```html\n<script>window.hit=1</script>\n```",
+    '```"><script>window.hit=1</script>\nx\n```',
+    "| <img src=x onerror=window.hit=1> | b |\n|--|--|\n| <script>window.hit=1</script> | c |",
+    "> <script>window.hit=1</script>",
+    "# <img src=x onerror=window.hit=1>",
+    "1. <script>window.hit=1</script>",
+    "**<img src=x onerror=window.hit=1>**",
+    "$<script>window.hit=1</script>$",
+    "$$\\href{javascript:window.hit=1}{x}$$",
+    '"><script>window.hit=1</script>',
+    "{{constructor.constructor('window.hit=1')()}}",
+]
+
+
+def answer(prompt: str) -> str:
+    question = last_question(prompt)
+    if question.startswith("echo "):
+        return question.removeprefix("echo ")
+    return LONG if "long" in question else f"You said **{question}**."
+
+
+def model(name: str = "scripted", pause_s: float = 0.0) -> ServedModel:
+    return scripted_model(answer, name, pause_s)
+
+
+class Seen:
+    """What a page did that it must not do."""
+
+    def __init__(self, page: Any, origin: str) -> None:
+        self.messages: list[str] = []
+        self.foreign: list[str] = []
+        page.on("console", lambda message: self._heard(message.type, message.text))
+        page.on("pageerror", lambda error: self.messages.append(str(error)))
+        page.on("request", lambda request: self._asked(request.url, origin))
+
+    def _heard(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.messages.append(text)
+
+    def _asked(self, url: str, origin: str) -> None:
+        if not url.startswith((f"{origin}/", f"blob:{origin}/")):
+            self.foreign.append(url)
+
+    def check(self, *allowed: str) -> None:
+        assert [text for text in self.messages if text not in allowed] == []
+        assert self.foreign == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[RunningServer]:
+    with serving(model(pause_s=0.003)) as running:
+        yield running
+
+
+def opened(browser: Any, server: RunningServer, **context: Any) -> tuple[Any, Seen]:
+    origin = f"http://127.0.0.1:{server.port}"
+    page = browser.new_context(locale="en-US", **context).new_page()
+    page.set_default_timeout(20_000)
+    seen = Seen(page, origin)
+    page.goto(f"{origin}/")
+    expect(page.locator("#model option")).not_to_have_count(0)
+    return page, seen
+
+
+def ask(page: Any, text: str) -> None:
+    page.fill("#prompt", text)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(DONE)
+
+
+def test_send_stream_and_read(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.fill("#prompt", "a long one")
+    page.click("#send")
+    expect(page.locator(f"{ANSWERS} .body")).to_contain_text("one one")
+    assert len(page.locator(f"{ANSWERS} .body").inner_text()) < len(LONG) - 100  # it is still on its way
+    page.wait_for_selector(DONE)
+    assert page.locator(f"{ANSWERS} .body").inner_text() == LONG.strip()
+    expect(page.locator(".stats")).to_contain_text("1,601 tokens")  # the last one ends it
+    expect(page.locator("#context")).to_contain_text("of 4,096 tokens")
+    assert page.locator("#announcer").inner_text().startswith("one one")
+    seen.check()
+
+
+def test_stop_and_continue(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.fill("#prompt", "a long one")
+    page.keyboard.press("Enter")
+    expect(page.locator(f"{ANSWERS} .body")).to_contain_text("one one")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(DONE)
+    expect(page.locator(".note")).to_contain_text("You stopped")
+    assert len(page.locator(f"{ANSWERS} .body").inner_text()) < len(LONG) - 100
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_selector(DONE)
+    assert page.locator(f"{ANSWERS} .body").inner_text() == LONG.strip()
+    seen.check()
+
+
+def test_edit_regenerate_and_go_back(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(page, "first")
+    page.get_by_role("button", name="Answer again").click()
+    page.wait_for_selector(DONE)
+    expect(page.locator(f"{ANSWERS} .branches")).to_contain_text("2/2")
+    page.locator(".user").get_by_role("button", name="Edit").click()
+    page.locator(".editor textarea").fill("second")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(DONE)
+    expect(page.locator(f"{ANSWERS} .body")).to_have_text("You said second.")
+    page.locator(".user").get_by_role("button", name="Version before").click()
+    expect(page.locator(".bubble")).to_have_text("first")
+    expect(page.locator(f"{ANSWERS} .branches")).to_contain_text("2/2")
+    seen.check()
+
+
+def test_history_lasts_is_searched_and_deleted(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(page, "about llamas")
+    page.click("#new-chat")
+    ask(page, "about alpacas")
+    page.reload()
+    expect(page.locator("#chats li")).to_have_count(2)
+    page.fill("#search", "llamas")
+    expect(page.locator("#chats li")).to_have_count(1)
+    page.locator("#chats .open").click()
+    expect(page.locator(f"{ANSWERS} .body")).to_have_text("You said about llamas.")
+    page.get_by_role("button", name="Delete “about llamas”").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.fill("#search", "")
+    expect(page.locator("#chats li")).to_have_count(1)
+    seen.check()
+
+
+def test_export_and_import(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    ask(page, "keep me")
+    with page.expect_download() as download:
+        page.click("#export")
+    file = tmp_path / "chats.json"
+    download.value.save_as(file)
+    other, seen_too = opened(browser, served)
+    other.set_input_files("#import-file", file)
+    other.locator("#chats .open").click()
+    expect(other.locator(f"{ANSWERS} .body")).to_have_text("You said keep me.")
+    broken = json.loads(file.read_text("utf-8"))
+    broken["chats"][0]["nodes"][0]["parent"] = broken["chats"][0]["nodes"][1]["id"]
+    file.write_text(json.dumps(broken), "utf-8")
+    other.set_input_files("#import-file", file)
+    expect(other.locator("#notice")).to_contain_text("no tree")
+    seen.check()
+    seen_too.check()
+
+
+def test_system_prompt_and_sampling_reach_the_server(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.click("#open-settings")
+    page.fill("#system", "Be brief.")
+    page.fill("#sampling-temperature", "0.5")
+    page.fill("#sampling-stop", "END\nSTOP")
+    page.click("#close-settings")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "hello")
+    body = json.loads(sent.value.post_data)
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (body["temperature"], body["stop"]) == (0.5, ["END", "STOP"])
+    assert not {"top_p", "seed", "max_tokens"} & body.keys()
+    page.click("#open-inspector")
+    expect(page.locator("#inspected")).to_contain_text("Be brief.")
+    for tab, text in (("events", "chat.completion.chunk"), ("curl", "curl http"), ("python", "from openai import OpenAI")):
+        page.click(f"#tab-{tab}")
+        expect(page.locator("#inspected")).to_contain_text(text)
+    seen.check()
+
+
+def test_a_text_file_goes_along(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    (tmp_path / "notes.txt").write_text("the llama hums", "utf-8")
+    (tmp_path / "picture.bin").write_bytes(b"\xff\xd8\x00")
+    page.set_input_files("#attach-file", [tmp_path / "notes.txt", tmp_path / "picture.bin"])
+    expect(page.locator("#attachments .file")).to_have_count(1)
+    expect(page.locator("#notice")).to_contain_text("picture.bin is no text file")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "what does it do?")
+    content = json.loads(sent.value.post_data)["messages"][0]["content"]
+    assert content == "notes.txt:\n```\nthe llama hums\n```\n\nwhat does it do?"
+    seen.check()
+
+
+def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.keyboard.type("by keys")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two lines")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(DONE)
+    expect(page.locator(".bubble")).to_have_text("by keys\ntwo lines")
+    names = []
+    for _ in range(12):
+        page.keyboard.press("Shift+Tab")
+        names.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent"))
+    assert {"Edit", "Copy", "Answer again", "Settings", "Inspector", "Model"} <= set(names)
+    page.focus("#open-settings")
+    page.keyboard.press("Enter")
+    expect(page.locator("#close-settings")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#open-settings")).to_be_focused()
+    seen.check()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_width_scrolls_sideways(browser: Any, served: RunningServer, width: int) -> None:
+    page, seen = opened(browser, served, viewport={"width": width, "height": 700})
+    ask(page, "echo " + "w" * 300 + "\n\n```\n" + "c" * 300 + "\n```\n\n|a|b|\n|-|-|\n|" + "t" * 200 + "|b|")
+    for button in ("#open-settings", "#open-inspector"):
+        page.click(button)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        page.keyboard.press("Escape")
+    assert page.evaluate("document.querySelector('#scroll').scrollWidth - document.querySelector('#scroll').clientWidth") <= 0
+    seen.check()
+
+
+def test_dark_by_the_system_and_by_choice(browser: Any, served: RunningServer) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    page, seen = opened(browser, served, color_scheme="dark")
+    dark = page.evaluate(ground)
+    page.click("#open-settings")
+    page.select_option("#choose-theme", "light")
+    light = page.evaluate(ground)
+    page.reload()
+    assert page.evaluate(ground) == light != dark
+    seen.check()
+
+
+@pytest.mark.parametrize(
+    ("locale", "text"), [("de-DE", "Was möchten Sie wissen?"), ("zh-CN", "想了解什么？"), ("fr-FR", "What would")]
+)
+def test_languages(browser: Any, served: RunningServer, locale: str, text: str) -> None:
+    page = browser.new_context(locale=locale).new_page()
+    page.goto(f"http://127.0.0.1:{served.port}/")
+    expect(page.locator("#welcome h1")).to_contain_text(text)
+    page.click("#open-settings")
+    page.select_option("#choose-language", "zh")
+    expect(page.locator("#welcome h1")).to_have_text("想了解什么？")
+
+
+def test_the_server_goes_and_comes_back(browser: Any) -> None:
+    port = free_port()
+    with serving(model(), settings=SETTINGS, port=port) as server:
+        page, seen = opened(browser, server)
+        ask(page, "before")
+    page.fill("#prompt", "meanwhile")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+    with serving(model(), settings=SETTINGS, port=port):
+        expect(page.locator("#notice")).to_contain_text("is back")
+        page.get_by_role("button", name="Try again").click()
+        page.wait_for_selector(DONE)
+        expect(page.locator(f"{ANSWERS} .body").last).to_have_text("You said meanwhile.")
+    seen.check(NO_MODEL)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_the_key_is_asked_for_and_forgotten_with_the_tab(browser: Any) -> None:
+    with serving(model(), settings=ServerSettings(port=0, api_keys=("secret",))) as server:
+        context = browser.new_context(locale="en-US")
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.fill("#key", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-wrong")).to_be_visible()
+        page.fill("#key", "secret")
+        page.keyboard.press("Enter")
+        expect(page.locator("#model option")).to_have_count(1)
+        ask(page, "hello")
+        expect(page.locator(f"{ANSWERS} .body")).to_have_text("You said hello.")
+        assert "secret" not in page.evaluate("JSON.stringify(localStorage)")
+        other = context.new_page()
+        other.goto(f"http://127.0.0.1:{server.port}/")
+        expect(other.locator("#key-dialog")).to_be_visible()
+
+
+def test_what_a_model_writes_is_text(browser: Any) -> None:
+    name = ATTACKS[1]
+    with serving(model(name)) as server:
+        page, seen = opened(browser, server)
+        assert page.locator("#model").input_value() == name
+        for attack in ATTACKS:
+            page.click("#new-chat")
+            ask(page, f"echo {attack}")
+            assert page.evaluate("window.hit") is None
+            assert forbidden_in(page) == [], attack
+            shown = page.locator(f"{ANSWERS} .body").inner_text()
+            assert letters(shown) in letters(attack) or "window.hit" not in attack
+        seen.check()
+
+
+def forbidden_in(page: Any) -> Any:
+    """Elements and addresses that no message may hold."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("#thread *, #chats *")]
+            .filter((one) => /^(script|img|iframe|object|embed|form|base|meta|link|style|video)$/i.test(one.localName)
+                || [...one.attributes].some(({ name }) => /^on|^style$|^srcdoc$/.test(name))
+                || (one.localName === "a" && !/^(https?|mailto):/.test(one.getAttribute("href"))))
+            .map((one) => one.localName)"""
+    )
+
+
+def letters(text: str) -> str:
+    return re.sub(r"\W", "", text)
+
+
+def test_thoughts_are_folded(browser: Any) -> None:
+    thinker = scripted_model(lambda _: "<think>I count.</think>Seven.", template=TEMPLATE + "{# <think> </think> #}")
+    with serving(thinker) as server:
+        page, seen = opened(browser, server)
+        ask(page, "how many?")
+        expect(page.locator(f"{ANSWERS} .body")).to_have_text("Seven.")
+        expect(page.locator(".thoughts-text")).to_be_hidden()
+        page.locator(".thoughts summary").click()
+        expect(page.locator(".thoughts-text")).to_have_text("I count.")
+        seen.check()
