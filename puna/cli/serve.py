@@ -16,7 +16,7 @@ from puna.cli.fetch import offer
 from puna.cli.options import Size, Utf8, Whole, engine_config, engine_options, json_option, require_text
 from puna.cli.terminal import TerminalReporter, print_json, tell
 from puna.errors import ConfigError, UsageError
-from puna.install import pip
+from puna.install import extra_command
 from puna.paths import prefixes_dir
 from puna.units import GIB
 
@@ -74,7 +74,7 @@ def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **
         from puna.server.service import Service
         from puna.server.settings import ServerSettings
     except ModuleNotFoundError as error:
-        raise UsageError(f"puna serve needs the package {error.name}", hint=f"{pip()} install 'puna[serve]'") from None
+        raise UsageError(f"puna serve needs the package {error.name}", hint=extra_command("serve")) from None
     names = ServerSettings.__dataclass_fields__
     given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     settings = _settings(ServerSettings, given)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+from puna.install import extra_command
 from tests.cli.conftest import Puna
 from tests.models import random_tensors, tiny_config, write_gguf
 
@@ -46,3 +49,11 @@ def test_the_help_fits_one_screen(puna: Puna) -> None:
     lines = puna("serve", "--help").out.splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 80
     assert lines.index(next(line for line in lines if "--port" in line)) < 15
+
+
+def test_a_missing_package_is_named_with_a_command_that_works() -> None:
+    """puna is on no package index, so no command may ask for it by name."""
+    code = "import sys; sys.modules['uvicorn'] = None; from puna.cli import main; sys.exit(main.run(['serve']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "needs the package uvicorn" in done.stderr) == (2, True)
+    assert extra_command("serve") in done.stderr
