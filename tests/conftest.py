@@ -18,8 +18,11 @@ from tests.forked import ForkServer
 ROOT = Path(__file__).parents[1]
 os.environ["VIRTUAL_ENV"] = sys.prefix  # as in an activated environment, for what puna tells people to type there
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background: programs that the tests interrupt would not hear it
+# In a shell's background, or under nohup, programs that the tests signal would not hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
