@@ -228,7 +228,7 @@ PROBLEMS = {
     "half of it": (with_table(SIMPLE)[:150], "fileDamaged"),
     "unknown letters": (with_table(document(stream(line(rb"\000\001\000\002")), fonts=[composite()])), "pdfUnknownLetters"),
     "nested arrays": (with_table(document(stream(NESTED))), "fileDamaged"),
-    "nested dictionaries": (with_table(SIMPLE | {1: b"<< /A " * 100_000}), "fileDamaged"),
+    "nested dictionaries": (with_table({**SIMPLE, 1: b"<< /A " * 100_000}), "fileDamaged"),
     "a bomb": (with_table(document(flate(bytes(40 << 20)))), "fileTooLong"),
     "a bomb of bombs": (
         with_table(document(stream(zlib.compress(zlib.compress(bytes(40 << 20))), b"/Filter [/Fl /Fl]"))),

@@ -129,7 +129,8 @@ def test_reportlab_rotated() -> None:
             page.setPageRotation(90)
             page.showPage()
 
-    agree(canvas_file(draw), "\n".join(f"line {at} at {angle} degrees" for angle in (90, 180, 270, 30) for at in range(4)))
+    expected = "\n".join(f"line {at} at {angle} degrees" for angle in (90, 180, 270, 30) for at in range(4))
+    assert ours(canvas_file(draw)).split() == expected.split()  # at 30 degrees pdftotext gives single letters
 
 
 def test_reportlab_fonts_of_its_own_and_of_china() -> None:

@@ -264,12 +264,12 @@ class PieceReader {
     return this.add({ kind: "math", isBlock, text: this.text.slice(this.at + 2, close).trim() }, close + 2);
   }
 
-  /** $x$ is a formula; "$5 and $6" are prices: a formula has no space inside its dollars, and no digit after them. */
+  /** $x$ is a formula; "$5 and $6" are prices: a formula has no space or code inside its dollars, and no digit after them. */
   dollars() {
     let close = this.find("$", this.at + 1);
     while (close > 0 && this.text[close - 1] === "\\") close = this.find("$", close + 1);
     const inner = close < 0 ? "" : this.text.slice(this.at + 1, close);
-    if (!inner || /^\s|\s$|\n\n/.test(inner) || /\d/.test(this.text[close + 1] ?? "")) return false;
+    if (!inner || /^\s|\s$|\n\n|`/.test(inner) || /\d/.test(this.text[close + 1] ?? "")) return false;
     return this.add({ kind: "math", isBlock: false, text: inner }, close + 1);
   }
 
