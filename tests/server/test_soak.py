@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -170,7 +169,8 @@ class Soak:
 
 # What differs from answer to answer: ids, times, sizes of chunks, what the cache had, progress that only a slow answer tells.
 VOLATILE = (
-    r'"(id|item_id|response_id|created|created_at|completed_at|\w*_duration|cached_tokens|cache_\w+|modified_at)": ?("[^"]*"|[\d.]+|null),?'
+    r'"(id|item_id|response_id|created|created_at|completed_at|\w*_duration|cached_tokens|cache_\w+|modified_at)": ?'
+    r'("[^"]*"|[\d.]+|null),?'
     r"|\b[0-9a-f]+\r\n|\r\n"
 )
 
