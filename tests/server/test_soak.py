@@ -133,7 +133,7 @@ class Soak:
         rng = random.Random(f"{self.seed} {number}")
         method, path, fields = rng.choice(KINDS)
         limit = rng.randint(1, 12)
-        extra = {} if path in NO_LIMIT else {LIMITS.get(path, "max_tokens"): limit, "stream": rng.random() < 0.6}
+        extra: dict[str, Any] = {} if path in NO_LIMIT else {LIMITS.get(path, "max_tokens"): limit, "stream": rng.random() < 0.6}
         if path.startswith("/api/"):
             extra = {"stream": rng.random() < 0.6, "options": {"num_predict": limit}}
         body = b"" if method == "GET" else json.dumps({"model": "tiny", **fields, **extra}).encode()
