@@ -43,7 +43,8 @@ ROWS = [
     ["beam_search", "rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],
-    ["server", "machine", "glassbox", "compat"],
+    ["machine", "glassbox", "compat"],
+    ["server"],
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
