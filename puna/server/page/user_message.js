@@ -1,8 +1,9 @@
 // A message of the person: its text, its files, and its editor.
 
+import { attachedFile } from "./attached_file.js";
 import { branches } from "./branches.js";
 import { copyButton } from "./clipboard.js";
-import { element, icon, iconButton, textButton } from "./dom.js";
+import { element, iconButton, textButton } from "./dom.js";
 import { t } from "./languages.js";
 
 export class UserMessage {
@@ -12,7 +13,7 @@ export class UserMessage {
   }
 
   show() {
-    const files = (this.node.files ?? []).map((file) => element("li", { class: "file" }, icon("file"), file.name));
+    const files = (this.node.files ?? []).map(attachedFile);
     const edit = iconButton("edit", t("edit"), () => this.#edit());
     this.element.replaceChildren(
       element("h2", { class: "unseen" }, t("you")),
