@@ -103,6 +103,7 @@ TESTED = {
     "server/test_page_mathematics.py": "puna/server/page/mathematics",
     "server/test_page_in_browser.py": "puna/server/page",
     "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
+    "server/test_soak.py": "puna/server",
     "server/tools/test_formats.py": "puna/server/tools",
     "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",
