@@ -8,6 +8,7 @@ from puna.server.wires import (
     anthropic,
     anthropic_events,
     anthropic_models,
+    chat_control,
     llama_server,
     ollama_generate,
     ollama_models,
@@ -28,7 +29,7 @@ OPENAI = Wire(
     ("/v1",),
 )
 OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
-LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
+LLAMA_SERVER = Wire("llama-server", (*llama_server.ROUTES, *chat_control.ROUTES), error_body)
 ANTHROPIC = Wire(
     "anthropic",
     (*anthropic.ROUTES, *anthropic_models.ROUTES),
