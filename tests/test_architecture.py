@@ -16,7 +16,6 @@ PACKAGE = ROOT / "puna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
-# `glassbox` (the trace of a generation) is planned and does not exist yet.
 ROWS = [
     ["keywords"],
     ["errors", "files", "units"],
@@ -40,10 +39,10 @@ ROWS = [
     ["engine"],
     ["runner", "loading"],
     ["completion", "embedding", "samples"],
-    ["beam_search", "rerank", "score"],
+    ["beam_search", "rerank", "score", "glassbox"],
     ["llm"],
     ["async_llm", "perplexity"],
-    ["server", "machine", "glassbox", "compat"],
+    ["server", "machine", "compat"],
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}

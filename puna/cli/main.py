@@ -27,6 +27,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
+    "trace": ("puna.cli.trace", "Answer one prompt, and show how each token came to be."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
@@ -86,8 +87,8 @@ def is_question(word: str) -> bool:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
-    """Run LLaMA-family models: puna "What is a llama?" MODEL is a file, a folder, a name in the cache, or
-    hf:OWNER/REPO/FILE.gguf [a small default model]. Each command has --json and --help; puna --version shows the version.
+    """Run LLaMA models: puna "What is a llama?" MODEL is a path, a cached name, or hf:OWNER/REPO/FILE.gguf [a small one].
+    Options: --json, --help, --version.
     """
 
 
