@@ -334,7 +334,7 @@ class LLM:
         seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
         return record(self.runner, self._traced_model(), *job, given=text, tokenizer_s=seconds, top=count)
 
-    def _subject(self) -> TracedModel:
+    def _traced_model(self) -> TracedModel:
         """What a trace says of this model."""
         per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
         return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token)

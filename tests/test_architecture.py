@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
 ROWS = [
-    ["keywords"],
+    ["keywords", "version"],
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
@@ -42,7 +42,8 @@ ROWS = [
     ["beam_search", "rerank", "score", "glassbox"],
     ["llm"],
     ["async_llm", "perplexity"],
-    ["server", "machine", "compat"],
+    ["machine", "compat"],
+    ["server"],
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
@@ -69,6 +70,7 @@ TESTED = {
     "cli/test_end_to_end.py": "puna/cli",
     "cli/test_told.py": "puna/cli",
     "clients/test_anthropic.py": "puna/server/wires/anthropic.py",
+    "clients/test_editors.py": "puna/server/wires/ollama_generate.py puna/server/wires/ollama_models.py",
     "clients/test_instructor.py": "puna/server",
     "clients/test_langchain.py": "puna/server",
     "clients/test_litellm.py": "puna/server",
@@ -101,6 +103,7 @@ TESTED = {
     "server/test_page_mathematics.py": "puna/server/page/mathematics",
     "server/test_page_in_browser.py": "puna/server/page",
     "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
+    "server/test_soak.py": "puna/server",
     "server/tools/test_formats.py": "puna/server/tools",
     "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import puna
 from puna.completion import Completion
 from puna.detokenize import token_text
 from puna.errors import UsageError
@@ -23,6 +22,7 @@ from puna.runner import Runner
 from puna.sampling import TokenSampler
 from puna.schemas import JsonSchema
 from puna.tokenizers.base import Tokenizer
+from puna.version import __version__
 
 MAX_PROMPT_TOKENS = 10_000  # that a trace shows
 PAD_ID = -1  # Meta's
@@ -76,7 +76,7 @@ def record(
     steps = tuple(_steps(recorder, completion, model))
     return Trace(
         format=FORMAT,
-        engine=puna.__version__,
+        engine=__version__,
         model=model.path,
         backend=model.backend,
         settings=settings_of(params),

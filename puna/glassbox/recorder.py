@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.filters import REMOVED, Indices, masses_of
-from puna.glassbox.trace import Candidate, ComputedTokens, Removal, Draw, Stage, TracedStep, TracedToken
+from puna.glassbox.trace import Candidate, ComputedTokens, Draw, Removal, Stage, TracedStep, TracedToken
 from puna.history import History, Row
 from puna.sampling import GIVEN, Candidates, token_logprob
 
