@@ -135,7 +135,7 @@ def test_memory_that_runs_out_at_any_allocation_of_loading_is_told_and_given_bac
             backend.load(checkpoint, plan)
         assert tensors_alive() <= before, f"tensors stay alive after allocation {at}, while the error is held"
         require_told(told.value, "card full", "while loading the model")
-        assert told.value.hint.startswith("Take --weights int8, ")
+        assert told.value.hint.startswith('Take weights="int8", ')
     smaller, _, smaller_plan = torch_backend(weights="int8")
     smaller.load(checkpoint, smaller_plan)
     assert np.isfinite(forward(smaller, ([1, 2, 3], 0, [0]))).all()
