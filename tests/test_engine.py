@@ -382,10 +382,11 @@ def test_a_batch_is_ragged_and_names_the_rows_that_want_logits() -> None:
     engine.step()
     engine.add([1] * 40, SamplingParams(max_tokens=4))
     engine.step()
-    batch = backend.batches[1]
-    assert batch.starts.tolist() == [0, 1, 32]
-    assert batch.positions.tolist() == [3, *range(31)]
-    assert batch.token_ids[1:].tolist() == [1] * 31
+    engine.step()
+    batch = backend.batches[2]
+    assert batch.starts.tolist() == [0, 1, 17], "half a step is the prompt's"
+    assert batch.positions.tolist() == [4, *range(16, 32)]
+    assert batch.token_ids[1:].tolist() == [1] * 16
     assert batch.logit_rows.tolist() == [0]
     assert batch.page_tables.shape == (2, 2) and batch.page_tables[0, 1] == -1
     assert {a.dtype for a in (batch.token_ids, batch.positions, batch.starts, batch.page_tables, batch.logit_rows)} == {

@@ -12,11 +12,12 @@ from starlette.types import Receive, Scope, Send
 from puna.server.refusals import Refusal, logged_refusal
 
 SSE, NDJSON, JSON = "text/event-stream; charset=utf-8", "application/x-ndjson", "application/json"
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # json.dumps would make one for each chunk
 
 
 def dumps(value: Any) -> str:
     """A value as JSON on one line. ValueError for a number that JSON does not have."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def sse(value: Any, event: str = "") -> bytes:

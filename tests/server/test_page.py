@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -96,8 +97,8 @@ def references() -> Iterator[tuple[str, str]]:
     for path in FOLDER.rglob("*"):
         text = path.read_text("utf-8") if path.suffix in page.KINDS else ""
         home = path.parent.relative_to(FOLDER).as_posix()
-        for name in re.findall(r"from \"\./([\w./]+)\"", text):
-            yield path.name, f"/page/{home}/{name}".replace("/./", "/")
+        for name in re.findall(r"from \"(\.\.?/[\w./]+)\"", text):
+            yield path.name, posixpath.normpath(f"/page/{home}/{name}")
         for name in re.findall(r"[\"'`](page/[\w./]+\.\w+)", text):
             yield path.name, f"/{name}"
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import socket
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 
 from puna.server.models import ServedModel
 from puna.server.settings import ServerSettings
+from tests.server.pdfs import document, flate, line, stream, with_streams
 from tests.server.scripted import last_question, scripted_model
 from tests.server.serving import SETTINGS, TEMPLATE, RunningServer, serving
+from tests.server.test_page_documents import PROBLEMS, docx
 
 api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -259,6 +262,62 @@ def test_a_text_file_goes_along(browser: Any, served: RunningServer, tmp_path: P
     seen.check()
 
 
+def test_a_pdf_and_a_word_document_go_along(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    (tmp_path / "report.pdf").write_bytes(with_streams(document(flate(line(b"first page")), stream(line(b"second page")))))
+    (tmp_path / "letter.docx").write_bytes(docx())
+    (tmp_path / "old.txt").write_bytes("Preis – 5 €".encode("windows-1252"))
+    page.set_input_files("#attach-file", [tmp_path / name for name in ("report.pdf", "letter.docx", "old.txt")])
+    expect(page.locator("#attachments .file[aria-busy=false]")).to_have_count(3)
+    expect(page.locator("#attachments .file").first).to_contain_text("2 pages · about 6 tokens")
+    page.get_by_role("button", name="Remove letter.docx").click()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "sum up")
+    content = json.loads(sent.value.post_data)["messages"][0]["content"]
+    assert content == "report.pdf:\n```\nfirst page\n\nsecond page\n```\n\nold.txt:\n```\nPreis – 5 €\n```\n\nsum up"
+    file = page.locator(".user details.file").first
+    expect(file.locator("pre")).to_have_count(0)
+    file.locator("summary").click()
+    expect(file.locator("pre")).to_have_text("first page\n\nsecond page")
+    page.reload()
+    page.locator("#chats .open").click()
+    expect(page.locator(".user details.file").first).to_contain_text("2 pages")
+    seen.check()
+
+
+def test_a_file_that_cannot_be_read_says_why(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    for name, (data, _) in PROBLEMS.items():
+        file = tmp_path / f"{name}.pdf"
+        file.write_bytes(data)
+        page.set_input_files("#attach-file", file)
+        expect(page.locator("#notice")).to_contain_text(file.name)
+        expect(page.locator("#attachments .file")).to_have_count(0)
+    seen.check()
+
+
+def test_formulas_are_drawn_and_prices_are_not(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(
+        page,
+        "echo Let $x^2$ be\n\n$$\\frac{a}{b}$$\n\n\\[\\sum_{i=1}^n \\foo\\]\n\n"
+        "It costs $5 and $6, and `$x$` is code. \\(\\frac{1}\\)",
+    )
+    body = page.locator(f"{ANSWERS} .body")
+    expect(body.locator("math")).to_have_count(3)
+    assert body.locator("math").evaluate_all("all => all.map((one) => one.getAttribute('alttext'))") == [
+        "x^2",
+        "\\frac{a}{b}",
+        "\\sum_{i=1}^n \\foo",
+    ]
+    expect(body).to_contain_text("\\foo")
+    expect(body).to_contain_text("It costs $5 and $6")
+    expect(body.locator("code")).to_have_text(["$x$", "\\frac{1}"])
+    above, below = body.locator("mfrac > *").evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    assert above < below
+    seen.check()
+
+
 def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
     page, seen = opened(browser, served)
     page.keyboard.type("by keys")
@@ -384,7 +443,7 @@ def forbidden_in(page: Any) -> Any:
 
 
 def letters(text: str) -> str:
-    return re.sub(r"\W", "", text)
+    return re.sub(r"\W", "", unicodedata.normalize("NFKC", text))  # a formula's letters are drawn as italic ones
 
 
 def test_thoughts_are_folded(browser: Any) -> None:

@@ -30,9 +30,14 @@ function checkedNode(node) {
     reasoning: text(node.reasoning),
     model: text(node.model),
     finish: text(node.finish),
-    files: list(node.files).map((file) => ({ name: text(file?.name), text: text(file?.text) })),
+    files: list(node.files).map(checkedFile),
     stats: checkedStats(node.stats),
   };
+}
+
+function checkedFile(file) {
+  const [pages, readPages] = [number(file?.pages), number(file?.readPages)];
+  return { name: text(file?.name), text: text(file?.text), pages, readPages, isCut: file?.isCut === true };
 }
 
 function checkedStats(stats) {

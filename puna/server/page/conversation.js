@@ -51,8 +51,14 @@ export function messagesUpTo(chat, last) {
 
 /** What the model reads of a message: its files first, then the words that refer to them. */
 export function textOf(node) {
-  const files = (node.files ?? []).map((file) => `${file.name}:\n${fenced(file.text)}\n\n`);
+  const files = (node.files ?? []).map((file) => `${headOf(file)}:\n${fenced(file.text)}\n\n`);
   return files.join("") + node.content;
+}
+
+/** What the model is told of a file before its text. */
+function headOf({ name, pages, readPages, isCut }) {
+  if (!isCut) return name;
+  return pages && readPages < pages ? `${name} (pages 1 to ${readPages} of ${pages})` : `${name} (its beginning)`;
 }
 
 /** A code block whose fence is longer than any in the text. */

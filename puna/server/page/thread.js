@@ -1,8 +1,9 @@
 // Shows the messages of a chat, and what one can do with each.
 
+import { attachedFile } from "./attached_file.js";
 import { copyButton } from "./clipboard.js";
 import { shownNodes, siblingsOf } from "./conversation.js";
-import { element, icon, iconButton, textButton } from "./dom.js";
+import { element, iconButton, textButton } from "./dom.js";
 import { speedOf } from "./generation.js";
 import { formatNumber, t } from "./languages.js";
 import { showMarkdown } from "./markdown_view.js";
@@ -53,7 +54,7 @@ class UserMessage {
   }
 
   show() {
-    const files = (this.node.files ?? []).map((file) => element("li", { class: "file" }, icon("file"), file.name));
+    const files = (this.node.files ?? []).map(attachedFile);
     const edit = iconButton("edit", t("edit"), () => this.#edit());
     this.element.replaceChildren(
       element("h2", { class: "unseen" }, t("you")),
