@@ -65,7 +65,7 @@ each_error = pytest.mark.parametrize("name", ERRORS)
 def require_told(error: PunaError, name: str, doing: str) -> None:
     """Two good lines."""
     _, kind, line, hint = ERRORS[name]
-    assert type(error) is kind and line.format(doing=doing) in error.message and hint in error.hint
+    assert type(error) is kind and line.format(doing=doing) in error.typed.message and hint in error.typed.hint
     assert doing in error.message
     assert max(len(error.message), len(error.hint)) < 300 and "\n" not in error.message + error.hint
 
