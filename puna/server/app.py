@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from puna.server import openapi, page, request_log
+from puna.server import model_plans, openapi, page, request_log
 from puna.server.guard import OPEN, Guard
 from puna.server.metrics import Metrics
 from puna.server.refusals import Refusal
@@ -25,6 +25,7 @@ def create_app(service: Service) -> ASGIApp:
     routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
     assets = page.assets()
     routes += page.routes(assets)
+    routes.append(Route("/page/models", model_plans.endpoint(service), methods=["GET"]))
     service.listeners.append(request_log.write)
     if service.settings.log_prompts:
         service.listeners.append(request_log.write_texts)

@@ -27,6 +27,7 @@ class ServedModel:
     llm: LLM | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
     num_users: int = 0
+    is_loading: bool = False
     used_at: float = 0.0  # on the clock of time.monotonic
     keep_alive_s: float | None = None  # None: until its memory is needed
 
@@ -57,7 +58,7 @@ class Models:
         if len(set(names)) < len(names):
             raise UsageError(f"two models are named {max(names, key=names.count)!r}", hint="Give one another name: NAME=MODEL.")
         self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
-        self._config = config
+        self.config = config
         self._load = load
         self._loading = asyncio.Lock()
         if len(self.all) > 1:
@@ -67,6 +68,11 @@ class Models:
     @property
     def default(self) -> ServedModel:
         return self.all[0]
+
+    @property
+    def idle_bytes(self) -> int:
+        """Memory of the models that nobody uses: they make room for another one."""
+        return sum(model.llm.plan.total_bytes for model in self.all if model.llm is not None and model.is_idle)
 
     def named(self, name: str) -> ServedModel:
         """The model of a request; "" is the default one. Refusal (404) for a name that is not served."""
@@ -113,15 +119,22 @@ class Models:
         Models that nobody uses make room, the one that was used longest ago first.
         """
         async with self._loading:
-            while model.llm is None:
-                try:
-                    llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
-                    await asyncio.to_thread(_warm_up, llm)
-                    model.llm, model.used_at = llm, time.monotonic()
-                except InsufficientMemoryError:
-                    if not await self._evicted_one():
-                        raise
+            model.is_loading = model.llm is None
+            try:
+                while model.llm is None:
+                    await self._load_or_make_room(model)
+            finally:
+                model.is_loading = False
             return model.llm
+
+    async def _load_or_make_room(self, model: ServedModel) -> None:
+        try:
+            llm = await asyncio.to_thread(partial(self._load, model.source, self.config))
+            await asyncio.to_thread(_warm_up, llm)
+            model.llm, model.used_at = llm, time.monotonic()
+        except InsufficientMemoryError:
+            if not await self._evicted_one():
+                raise
 
     async def unload(self, model: ServedModel) -> None:
         """Free its memory. Requests that run end with ABORT."""

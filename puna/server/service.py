@@ -74,6 +74,13 @@ class Service:
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
 
+    def run_of(self, name: str) -> RunningJob:
+        """The running job that its client calls so. Refusal (404) if there is none, or if a client with another key owns it."""
+        found = next((run for run in self.running if run.id == name and run.tenant == TENANT.get()), None)
+        if not name or found is None:
+            raise Refusal(404, f"no request {name[:80]!r} is running", field="id", code="not_found")
+        return found
+
     async def measured(self, job: Job) -> tuple[int, int]:
         """The tokens of a chat's prompt, and how many may be there at most if one is to be generated."""
         async with self.models.using(job.model) as llm:

@@ -73,8 +73,8 @@ MEANINGS = {
     "<mtd class=right><mn>2</mn></mtd></mtr></mtable>",
     r"a &= b \\": "<mtable class=aligned displaystyle=true><mtr><mtd><mi>a</mi></mtd>"
     "<mtd><mrow><mo>=</mo><mi>b</mi></mrow></mtd></mtr></mtable>",
-    r"\hat{x}": "<mover accent=true><mi>x</mi><mo>^</mo></mover>",
-    r"\overline{AB}": "<mover accent=true><mrow><mi>A</mi><mi>B</mi></mrow><mo>‾</mo></mover>",
+    r"\hat{x}": "<mover accent=true><mi>x</mi><mo>ˆ</mo></mover>",
+    r"\overline{AB}": "<mrow class=overlined><mrow><mi>A</mi><mi>B</mi></mrow></mrow>",
     r"\underbrace{x}_{n}": "<munder><munder><mi>x</mi><mo>⏟</mo></munder><mi>n</mi></munder>",
     r"\text{if } x": "<mrow><mtext>if\u00a0</mtext><mi>x</mi></mrow>",
     r"\text{if $x$}": "<mrow><mtext>if\u00a0</mtext><mi>x</mi></mrow>",

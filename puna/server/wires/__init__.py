@@ -5,6 +5,7 @@ from __future__ import annotations
 from puna.server.wires import (
     anthropic,
     anthropic_events,
+    chat_control,
     llama_server,
     ollama_generate,
     ollama_models,
@@ -25,7 +26,7 @@ OPENAI = Wire(
     ("/v1",),
 )
 OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
-LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
+LLAMA_SERVER = Wire("llama-server", (*llama_server.ROUTES, *chat_control.ROUTES), error_body)
 ANTHROPIC = Wire("anthropic", anthropic.ROUTES, anthropic_events.error_body, ("/v1/messages",))
 
 WIRES = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER)

@@ -43,7 +43,7 @@ class ChatCompletionFields(Fields):
     """The body of a chat completion."""
 
     SETTINGS: ClassVar[Mapping[str, str]] = {**SETTINGS, "max_completion_tokens": "max_tokens"}
-    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio"}
+    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio", "reasoning_control"}
     REFUSED: ClassVar[Mapping[str, str]] = {"functions": "send tools", "function_call": "send tool_choice"}
     SKIPPED: ClassVar[Sequence[str]] = ("tools of another type than function",)
 
@@ -64,6 +64,7 @@ class ChatCompletionFields(Fields):
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
     return_token_ids: bool = False  # vLLM's; streams only
+    return_progress: bool = False  # llama-server's; streams only: tell often how far the prompt is
 
     def job(self) -> Job:
         """The internal request. Refusal for what cannot be done."""
@@ -79,6 +80,7 @@ class ChatCompletionFields(Fields):
             tool_choice=self._choice(tools),
             has_parallel_calls=self.parallel_tool_calls,
             reasoning=ReasoningWish(effort=self.reasoning_effort),
+            shows_progress=self.return_progress,
         )
 
     def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
@@ -156,7 +158,8 @@ class ChatWriter:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
         self._has_logprobs, self._has_ids = fields.logprobs, fields.return_token_ids
-        self._head = {"id": new_id("chatcmpl"), "created": int(run.began_at), "model": model}
+        run.id = new_id("chatcmpl")
+        self._head = {"id": run.id, "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         of_prompt: dict[str, Any] = {"prompt_token_ids": self._run.prompt_ids} if self._has_ids else {}

@@ -2,7 +2,7 @@
 
 import { ALPHABETS, OLD_ALPHABETS, restyled } from "./alphabets.js";
 import { chemistry } from "./chemistry.js";
-import { ACCENTS, ARROWS, BRACES, CHARACTERS, DELIMITERS, FUNCTIONS, LIMITS, SPACES, SYMBOLS, TABLES, WIDE } from "./symbols.js";
+import { ACCENTS, ARROWS, BRACES, CHARACTERS, DELIMITERS, FUNCTIONS, LIMITS, LINED, SPACES, SYMBOLS, TABLES, WIDE } from "./symbols.js";
 import { fence, functionOf, leaf, mapLetters, node, ordinary, rowOf, scripted, spaceOf, symbolOf, textLeaf } from "./tree.js";
 
 const MAX_LENGTH = 8000; // characters of a formula
@@ -421,7 +421,7 @@ const READ = new Map([
   ["pod", (reader) => node("mrow", [spaceOf(0.6), ...parenthesised(reader.argument())])],
   ["tag", (reader) => (reader.skip("*"), node("mrow", [spaceOf(2), textLeaf(`(${plainText(reader.raw())})`)]))],
   ["text", text({})],
-  ...["textrm", "textnormal", "mbox", "hbox", "textup", "textsf", "mathchoice", "intertext"].map((name) => [name, text({})]),
+  ...["textrm", "textnormal", "mbox", "hbox", "textup", "textsf", "intertext"].map((name) => [name, text({})]),
   ["textbf", text({ class: "bold" })],
   ...["textit", "emph"].map((name) => [name, text({ class: "italic" })]),
   ["texttt", text({ class: "mono" })],
@@ -457,7 +457,8 @@ function substack(reader) {
 }
 
 function accented(reader, name) {
-  const mark = leaf("mo", ACCENTS.get(name), { stretchy: "false", lspace: "0", rspace: "0" });
+  const size = name === "vec" ? { mathsize: "65%" } : {}; // most fonts have long arrows only
+  const mark = leaf("mo", ACCENTS.get(name), { stretchy: "false", lspace: "0", rspace: "0", ...size });
   return node("mover", [reader.argument(), mark], { accent: "true" });
 }
 
@@ -478,6 +479,7 @@ const COMMANDS = [
   [SPACES, (_, name) => spaceOf(SPACES.get(name))],
   [ACCENTS, accented],
   [WIDE, widened],
+  [LINED, (reader, name) => node("mrow", [reader.argument()], { class: LINED.get(name) })],
   [BRACES, (reader, name) => reader.brace(BRACES.get(name))],
   [ARROWS, (reader, name) => reader.arrow(ARROWS.get(name))],
   [SYMBOLS, (_, name) => symbolOf(SYMBOLS.get(name))],

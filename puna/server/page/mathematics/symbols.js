@@ -83,16 +83,20 @@ export const SPACES = new Map([
 
 /** Marks above a letter. */
 export const ACCENTS = new Map([
-  ["hat", "^"], ["check", "ˇ"], ["tilde", "~"], ["acute", "´"], ["grave", "`"], ["dot", "˙"], ["ddot", "¨"], ["dddot", "⃛"],
+  ["hat", "ˆ"], ["check", "ˇ"], ["tilde", "˜"], ["acute", "´"], ["grave", "`"], ["dot", "˙"], ["ddot", "¨"], ["dddot", "⃛"],
   ["breve", "˘"], ["bar", "¯"], ["vec", "→"], ["mathring", "˚"],
 ]);
 
 /** Marks that are as wide as what they stand on, above it or below it. */
 export const WIDE = new Map([
-  ["widehat", ["mover", "^"]], ["widetilde", ["mover", "~"]], ["widecheck", ["mover", "ˇ"]], ["overline", ["mover", "‾"]],
+  ["widehat", ["mover", "\u0302"]], ["widetilde", ["mover", "~"]], ["widecheck", ["mover", "ˇ"]],
   ["overrightarrow", ["mover", "→"]], ["overleftarrow", ["mover", "←"]], ["overleftrightarrow", ["mover", "↔"]],
   ["underrightarrow", ["munder", "→"]], ["underleftarrow", ["munder", "←"]],
-  ["underline", ["munder", "_"]], ["underbar", ["munder", "_"]],
+]);
+
+/** Lines above or below: the class of what has one. No font is needed for them. */
+export const LINED = new Map([
+  ["overline", "overlined"], ["widebar", "overlined"], ["underline", "underlined"], ["underbar", "underlined"],
 ]);
 export const BRACES = new Map([
   ["overbrace", ["mover", "⏞"]], ["underbrace", ["munder", "⏟"]], ["overbracket", ["mover", "⎴"]], ["underbracket", ["munder", "⎵"]],
