@@ -71,6 +71,7 @@ TESTED = {
     "cli/test_end_to_end.py": "puna/cli",
     "cli/test_told.py": "puna/cli",
     "clients/test_anthropic.py": "puna/server/wires/anthropic.py",
+    "clients/test_editors.py": "puna/server/wires/ollama_generate.py puna/server/wires/ollama_models.py",
     "clients/test_instructor.py": "puna/server",
     "clients/test_langchain.py": "puna/server",
     "clients/test_litellm.py": "puna/server",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from puna.llm import LLM
 from puna.server.refusals import Refusal
 
 log = logging.getLogger("puna.server")
+
+SEVERAL_S = 300.0  # that an unused model stays loaded where several are served, unless told otherwise
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +55,7 @@ class Models:
         load: Callable[..., LLM] = LLM,
         keep_alive_s: float | None = None,
     ) -> None:
-        """`keep_alive_s`: how long an unused model stays loaded, if there are several; None: until its memory is needed."""
+        """`keep_alive_s`: as ServerSettings has it."""
         self.all = list(models)
         names = [model.name for model in self.all]
         if len(set(names)) < len(names):
@@ -61,9 +64,10 @@ class Models:
         self.config = config
         self._load = load
         self._loading = asyncio.Lock()
-        if len(self.all) > 1:
-            for model in self.all:
-                model.keep_alive_s = keep_alive_s
+        if keep_alive_s is None:
+            keep_alive_s = SEVERAL_S if len(self.all) > 1 else math.inf
+        for model in self.all:
+            model.keep_alive_s = None if keep_alive_s == math.inf else keep_alive_s
 
     @property
     def default(self) -> ServedModel:
@@ -148,6 +152,7 @@ class Models:
         for model in self.all:
             if model.is_idle and model.expires_at is not None and model.expires_at <= now:
                 await self.unload(model)
+                log.info("%s is unloaded: it was not used for %g s", model.name, model.keep_alive_s)
 
     async def close(self) -> None:
         for model in self.all:
@@ -157,7 +162,9 @@ class Models:
         idle = [model for model in self.all if model.is_idle]
         if not idle:
             return False
-        await self.unload(min(idle, key=lambda model: model.used_at))
+        oldest = min(idle, key=lambda model: model.used_at)
+        await self.unload(oldest)
+        log.info("%s is unloaded: another model needs the memory", oldest.name)
         return True
 
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from puna.server.fields import Fields
-from puna.server.refusals import Refusal
+from puna.server.refusals import invalid
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
 from puna.server.wires.openai_shapes import error_body
@@ -31,9 +31,7 @@ def endpoint(service: Service) -> Endpoint:
         fields = ControlFields.read(await service.read_json(request))
         run = service.run_of(fields.id)
         if tags_of(run.llm.chat_template) is None:
-            raise Refusal(
-                400, f"this model does not think, so {fields.action} ends nothing", field="action", code="invalid_value"
-            )
+            raise invalid("action", f"this model does not think, so {fields.action} ends nothing")
         run.handle.end_thinking()
         return JSONResponse({"id": fields.id, "success": True})
 
