@@ -33,7 +33,7 @@ class Completion:
     reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
     num_reasoning_tokens: int = 0
-    is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
+    is_reasoning_cut: bool = False  # whether `thinking_budget` or `Handle.end_thinking` ended the reasoning
     others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 

@@ -29,6 +29,7 @@ from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, Ste
 from puna.sampling import TokenSampler, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.thinking import without_thoughts
 from puna.tokenizers.base import Tokenizer
 
 
@@ -131,6 +132,13 @@ class Engine:
         live = self._live.get(request_id)
         if live is not None:
             self._finish(live, FinishReason.ABORT)
+
+    def end_thinking(self, request_id: int) -> None:
+        """End a request's thoughts, as if its budget were used up: its answer is next. Does nothing if it thinks no more."""
+        live = self._live.get(request_id)
+        if live is not None and live.thinking is not None and not live.thinking.has_ended:
+            live.custom = without_thoughts(live.custom, live.sampler, live.thinking)
+            live.needs_logits = True
 
     def outputs(self) -> list[StepOutput]:
         """Outputs not yet returned: the final text of aborted requests."""

@@ -43,7 +43,8 @@ ROWS = [
     ["beam_search", "rerank", "score"],
     ["llm"],
     ["async_llm", "perplexity"],
-    ["server", "machine", "glassbox", "compat"],
+    ["machine", "glassbox", "compat"],
+    ["server"],
     ["cli"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
@@ -70,6 +71,7 @@ TESTED = {
     "cli/test_end_to_end.py": "puna/cli",
     "cli/test_told.py": "puna/cli",
     "clients/test_anthropic.py": "puna/server/wires/anthropic.py",
+    "clients/test_editors.py": "puna/server/wires/ollama_generate.py puna/server/wires/ollama_models.py",
     "clients/test_instructor.py": "puna/server",
     "clients/test_langchain.py": "puna/server",
     "clients/test_litellm.py": "puna/server",
@@ -102,6 +104,7 @@ TESTED = {
     "server/test_page_mathematics.py": "puna/server/page/mathematics",
     "server/test_page_in_browser.py": "puna/server/page",
     "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
+    "server/test_soak.py": "puna/server",
     "server/tools/test_formats.py": "puna/server/tools",
     "server/test_hostile_bodies.py": "puna/server",
     "test_architecture.py": "puna tests",

@@ -48,6 +48,22 @@ class Size(click.ParamType[int]):
         return value if isinstance(value, int) else int(read_setting(_flag(param, "the size"), "Bytes", value))
 
 
+class Duration(click.ParamType[float]):
+    """A time in seconds, or with units; `math.inf` below 0."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from puna.units import parse_duration
+
+        told = parse_duration(value) if isinstance(value, str) else value
+        if told is None:
+            raise UsageError(
+                f"{_flag(param, 'the time')} is {reprlib.repr(value)}; write a time such as 90s, 10m or 1h; -1: for ever"
+            )
+        return float(told)
+
+
 class Whole(click.ParamType[int]):
     """A whole number of at least `low`."""
 

@@ -28,6 +28,7 @@ function checkedNode(node) {
     at: number(node.at),
     content: text(node.content),
     reasoning: text(node.reasoning),
+    thoughtMs: number(node.thoughtMs),
     model: text(node.model),
     finish: text(node.finish),
     files: list(node.files).map(checkedFile),

@@ -2,14 +2,18 @@
 
 import { element, textButton } from "./dom.js";
 import { LANGUAGES, language, t } from "./languages.js";
-import { SAMPLING, keepTyped, readTyped } from "./sampling.js";
+import { SAMPLING, keepTyped, readTyped, suits } from "./sampling.js";
 import { THEMES, readTheme, useTheme } from "./theme.js";
 
-/** Fills the panel. `changes`: `system(text)` and `language(name)` are told of what was chosen. */
-export function showSettings(home, system, changes) {
+/** Fills the panel, for the `model` that answers. `changes`: `system(text)` and `language(name)` are told of what was chosen. */
+export function showSettings(home, system, model, changes) {
+  const reset = textButton(t("resetSampling"), () => {
+    keepTyped({});
+    showSettings(home, home.querySelector("#system").value, model, changes);
+  });
   home.replaceChildren(
     section("systemPrompt", systemField(system, changes.system)),
-    section("sampling", element("p", { class: "hint" }, t("samplingHint")), ...SAMPLING.map(samplingField), resetButton(home, changes)),
+    section("sampling", element("p", { class: "hint" }, t("samplingHint")), samplingFields(model), reset),
     section("appearance", themeField(), languageField(changes.language)),
   );
 }
@@ -20,6 +24,16 @@ function systemField(system, tell) {
   const area = element("textarea", { id: "system", rows: 5, value: system, "aria-describedby": "system-hint", "aria-label": t("systemPrompt") });
   area.addEventListener("input", () => tell(area.value));
   return [area, element("p", { id: "system-hint", class: "hint" }, t("systemHint"))];
+}
+
+/** The fields that most people want, and the others behind one word. */
+function samplingFields(model) {
+  const fields = SAMPLING.filter((field) => suits(field, model));
+  const isRare = ({ rare }) => rare;
+  const typed = readTyped();
+  const isOpen = fields.some((field) => isRare(field) && typed[field.name]);
+  const more = element("details", { open: isOpen }, element("summary", {}, t("moreSampling")), fields.filter(isRare).map(samplingField));
+  return [...fields.filter((field) => !isRare(field)).map(samplingField), more];
 }
 
 function samplingField(field) {
@@ -37,13 +51,6 @@ function samplingField(field) {
 
 function numberInput({ low, high, step }) {
   return element("input", { type: "number", min: low, max: high, step: step < 1 ? "any" : step, inputMode: "decimal" });
-}
-
-function resetButton(home, changes) {
-  return textButton(t("resetSampling"), () => {
-    keepTyped({});
-    showSettings(home, home.querySelector("#system").value, changes);
-  });
 }
 
 function themeField() {
