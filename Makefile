@@ -7,7 +7,7 @@
 # make browser  the tests of the web page, in headless Chromium
 # make check    format, lint, types, architecture
 # make help     these lines
-.PHONY: help demo serve install uninstall gpu test full clients browser pictures check format model bench-env clean
+.PHONY: help demo serve install uninstall gpu test full clients browser pictures chromium check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -77,16 +77,20 @@ clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-cl
 # keep it out of the repository.
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
-	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py
+	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py
 
 # The pictures of the page in docs/
 pictures: $(AXE)
 	.venv-browser/bin/python -m scripts.page_pictures
 
 $(AXE): .venv-browser/.done
-	@command -v chromium chromium-browser >/dev/null || { echo "make: there is no chromium. On Debian: sudo apt install chromium"; exit 1; }
-	@cd .venv-browser && npm pack --silent axe-core@4.14.1 >/dev/null && tar -xzf axe-core-4.14.1.tgz package/axe.min.js \
+	@cd .venv-browser && npm pack --silent axe-core@4.14.1 >/dev/null && tar -xmzf axe-core-4.14.1.tgz package/axe.min.js \
 		|| echo "make: npm did not fetch axe-core; its tests are skipped"
+
+.venv-browser/.done: | chromium
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ echo "make: there is no chromium. On Debian: sudo apt install chromium"; exit 1; }
 
 .venv-%/.done: tests/clients/%.txt pyproject.toml
 	$(PYTHON) -m venv .venv-$*

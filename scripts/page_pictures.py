@@ -9,9 +9,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.server.scripted import last_question, scripted_model
@@ -20,6 +22,7 @@ from tests.server.serving import TEMPLATE, serving
 DOCS = Path(__file__).parents[1] / "docs"
 DESKTOP, PHONE = {"width": 1280, "height": 820}, {"width": 390, "height": 800}
 THINKING = TEMPLATE + "{# <think> </think> #}"
+COLOURS = 64
 DONE = "#send:not([hidden])"
 
 ENGLISH = """A **llama** is a domesticated camelid of the high Andes. Herders keep it for three things:
@@ -60,15 +63,18 @@ CHINESE = """**美洲驼**是安第斯高原上驯养的骆驼科动物。牧民
 | 美洲驼 | 130 公斤 |
 | 羊驼 | 65 公斤 |
 """
-THOUGHTS = "The user asks for the load of a herd. Seven llamas, each carrying a quarter of 130 kg. That is 32.5 kg for one. "
+THOUGHTS = (
+    "Seven of them. A llama weighs about 130 kg and carries a quarter of that: 32.5 kg. But the table says 25 to 30 kg a day, "
+    "so a quarter is the most, not the rule. Does the question ask for the most that the herd can carry, or for a usual day? "
+    "Take both. The most is 7 x 32.5 = 227.5 kg. A usual day is 7 x 25 = 175 kg up to 7 x 30 = 210 kg. Let me check the first "
+    "product: 7 x 30 = 210 and 7 x 2.5 = 17.5, together 227.5. Now, is a herd as strong as its strongest animal? "
+)
 ANSWERS = {"What is a llama?": ENGLISH, "Was ist ein Lama?": GERMAN, "什么是美洲驼？": CHINESE}
 
 
 def answer(prompt: str) -> str:
     question = last_question(prompt)
-    return (
-        ANSWERS.get(question) or f"<think>{THOUGHTS * 40}</think>About 227 kg: seven llamas, each with a quarter of its weight."
-    )
+    return ANSWERS.get(question) or f"<think>{THOUGHTS * 9}</think>About 227 kg: seven llamas, each with a quarter of its weight."
 
 
 class Picture(NamedTuple):
@@ -94,7 +100,7 @@ def think(page: Any) -> None:
     page.fill("#prompt", "How much do seven of them carry?")
     page.keyboard.press("Enter")
     page.locator(".thoughts summary").last.click()
-    page.wait_for_timeout(1500)
+    page.get_by_text("together 227.5").wait_for()
 
 
 def inspect(page: Any) -> None:
@@ -120,7 +126,13 @@ def opened(browser: Any, port: int, picture: Picture) -> Iterator[Any]:
     page.goto(f"http://127.0.0.1:{port}/")
     page.wait_for_selector("#models .choice", state="attached")
     yield page
+    page.keyboard.press("Escape")  # an answer that is still coming is stopped first
     context.close()
+
+
+def keep(png: bytes, file: Path) -> None:
+    """A third of the bytes, and the same to the eye: a page has few colours."""
+    Image.open(BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main(folder: Path) -> None:
@@ -132,7 +144,7 @@ def main(folder: Path) -> None:
                 picture.pose(page)
                 page.mouse.move(640, 20)
                 page.wait_for_timeout(300)
-                page.screenshot(path=folder / f"{picture.name}.png")
+                keep(page.screenshot(), folder / f"{picture.name}.png")
         browser.close()
 
 

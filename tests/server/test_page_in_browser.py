@@ -565,7 +565,7 @@ def test_a_chat_that_is_too_long_says_so(browser: Any, served: RunningServer) ->
     page, seen = opened(browser, served)
     ask(page, "x" * 5000)
     expect(page.locator(".note")).to_contain_text("This chat is too long for the model.")
-    expect(page.locator(".note")).to_contain_text("4096")
+    expect(page.locator(".note small")).to_contain_text("the context holds 4096")
     page.locator(".note").get_by_role("button", name="New chat").click()
     expect(page.locator("#welcome")).to_be_visible()
     ask(page, "long " + "x" * 3000)

@@ -80,7 +80,8 @@ export class Answer {
     const { actions } = this.thread;
     const buttons = buttonsOf(this.node, this.node === shownNodes(this.thread.chat).at(-1));
     const kind = this.node.finish === "error" ? "note problem" : "note";
-    return element("div", { class: kind }, element("span", {}, text), buttons.map((name) => textButton(t(NOTE_BUTTONS[name]), () => actions[name](this.node))));
+    const words = element("span", {}, text, this.node.code === TOO_LONG ? element("small", {}, this.node.problem) : null);
+    return element("div", { class: kind }, words, buttons.map((name) => textButton(t(NOTE_BUTTONS[name]), () => actions[name](this.node))));
   }
 
   #actions() {
@@ -95,7 +96,7 @@ const NOTE_BUTTONS = { resume: "continueAnswer", regenerate: "tryAgain", create:
 const TOO_LONG = "context_length_exceeded";
 
 function noteOf(node) {
-  if (node.finish === "error") return node.code === TOO_LONG ? `${t("noteTooLong")} ${node.problem}` : node.problem || t("noteError");
+  if (node.finish === "error") return node.code === TOO_LONG ? t("noteTooLong") : node.problem || t("noteError");
   return node.finish in NOTES ? t(NOTES[node.finish]) : "";
 }
 

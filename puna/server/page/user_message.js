@@ -6,6 +6,8 @@ import { copyButton } from "./clipboard.js";
 import { element, iconButton, textButton } from "./dom.js";
 import { t } from "./languages.js";
 
+const LONG = 1500; // characters; from there on the text scrolls in its bubble
+
 export class UserMessage {
   constructor(node, thread) {
     Object.assign(this, { node, thread });
@@ -18,7 +20,7 @@ export class UserMessage {
     this.element.replaceChildren(
       element("h2", { class: "unseen" }, t("you")),
       ...(files.length ? [element("ul", { class: "files" }, files)] : []),
-      element("div", { class: "bubble" }, this.node.content),
+      bubble(this.node.content),
       element("div", { class: "actions" }, branches(this.node, this.thread), copyButton(() => this.node.content), edit),
     );
   }
@@ -45,4 +47,9 @@ export class UserMessage {
     this.show();
     this.element.querySelector(".actions button:last-of-type").focus();
   }
+}
+
+/** The keyboard scrolls what has the focus. */
+function bubble(text) {
+  return element("div", text.length > LONG ? { class: "bubble long", tabIndex: 0, role: "region", "aria-label": t("prompt") } : { class: "bubble" }, text);
 }
