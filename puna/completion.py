@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
+from puna.keywords import in_python
 from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
@@ -86,7 +87,7 @@ class Completion:
             prompt_ids=tuple(request.prompt_ids),
             num_cached=request.num_cached,
             seed=request.params.seed if request.params.temperature > 0 else None,
-            error=request.error,
+            error=in_python(request.error),
             timing=Timing.of(handle, request),
             num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,

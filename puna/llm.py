@@ -47,6 +47,7 @@ from puna.suggested import NOTHING, Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
+from puna.variables import misspelt
 
 ONE_PROMPT = "a text, or a row of token ids,"
 Prompt = str | Sequence[int]
@@ -121,6 +122,8 @@ class LLM:
         plain = PlainReporter()
         try:
             told = plain if report is None else report
+            for line in misspelt():
+                told.notice(line)
             engine_config, tokenizer_file = _engine_config(config, settings), _tokenizer_file(tokenizer)
             self._assemble(load_parts(path_or_name, engine_config, tokenizer_file, told, check), told)
         finally:

@@ -23,7 +23,7 @@ ROWS = [
     ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas", "gbnf"],
-    ["request", "messages", "report"],
+    ["request", "messages", "report", "variables"],
     ["lora", "pages", "page_store", "formats", "history", "suggested", "ngrams"],
     ["tokenizers", "template", "writers", "hub", "processors"],
     ["chat", "infill", "detokenize", "spelling"],

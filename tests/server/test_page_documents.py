@@ -109,6 +109,8 @@ FONTS: dict[str, tuple[bytes, bytes, str]] = {
         rb"\001\002\003\004\005ABC",
         "äčffi€AflΩ😀",
     ),
+    "bitmaps of TeX": (font(b"/Encoding << /Differences [12 /a12 65 /a65 92 /a92] >>"), rb"\014A\\", "fiA“"),
+    "bitmaps of TeX for Europe": (font(b"/Encoding << /Differences [28 /a28 228 /a228 255 /a255] >>"), rb"\034\344\377", "fiäß"),
     "of signs": (font(b"", b"/BaseFont /Symbol"), b"a b W", "α β Ω"),
     "of the program": (font(b"/FontDescriptor << /Type /FontDescriptor /Flags 4 /FontFile 50 0 R >>"), rb"\013A", "ffΓ"),
     "to Unicode": (font(b"/ToUnicode 51 0 R"), b"ABCDE", "xyyzffi"),

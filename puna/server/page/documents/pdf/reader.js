@@ -17,7 +17,7 @@ export const isPdf = (bytes) => markAt(bytes) >= 0;
 /** `{ text, pages, readPages }`. Reading ends after the page that reaches `maxCharacters`. Throws DocumentProblem. */
 export async function readPdf(bytes, pace, maxCharacters) {
   const file = new PdfFile(bytes.subarray(markAt(bytes)), pace);
-  const pages = pagesOf(file);
+  const pages = await pagesOf(file);
   if (!pages.length) throw new DocumentProblem("fileDamaged");
   const content = new Content(file);
   const texts = [];
