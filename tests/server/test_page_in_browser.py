@@ -662,6 +662,11 @@ def test_axe_finds_nothing(browser: Any, served: RunningServer, width: int, sche
     page.get_by_role("button", name="Answer again").click()
     page.wait_for_selector(DONE)
     check("a chat")
+    page.set_input_files("#attach-file", {"name": "a.docx", "mimeType": "", "buffer": docx()})
+    check("an attached file")
+    ask(page, "echo $x$ and\n\n\\[" + "\\frac{a}{b} + " * 20 + "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}\\]")
+    page.locator("details.file summary").click()
+    check("a file and formulas")
     for name in ("settings", "inspector"):
         page.click(f"#open-{name}")
         check(name)
