@@ -76,7 +76,7 @@ clients: .venv-clients/.done .venv-instructor/.done
 # keep it out of the repository.
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
-	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py
+	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py
 
 # The pictures of the page in docs/
 pictures: $(AXE)

@@ -27,7 +27,7 @@ from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.progress import SILENT, Reporter
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import TokenSampler, Watcher, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
 from puna.stored_pages import INFINITIES, is_finite
@@ -107,11 +107,12 @@ class Engine:
         pool: Pool | None = None,
         processors: Sequence[LogitsProcessor] = (),
         is_expected: bool = False,
+        watcher: Watcher | None = None,
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0. `is_expected`: it belongs to a call
-        whose first request the queue has taken.
+        whose first request the queue has taken. A `watcher` hears how each token comes to be; then the host samples.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
         QueueFullError if too many requests wait and this one is not expected.
@@ -119,7 +120,7 @@ class Engine:
         if not is_expected:
             self._require_queue()
         self._last_id += 1
-        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors)
+        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors, watcher)
         self._live[live.request.id] = live
         self._deadlines.add(live.request.id, params.timeout)
         self._guess(lambda drafter: drafter.start(live.request))
@@ -275,6 +276,8 @@ class Engine:
         """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
         next tokens from the last rows."""
         try:
+            if live.watcher is not None:
+                live.watcher.computed(chunk.first, chunk.last, len(chunk.draft_ids))
             if live.request.pool is not None:
                 live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:

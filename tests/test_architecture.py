@@ -16,9 +16,8 @@ PACKAGE = ROOT / "puna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom to the top. A room imports only rooms of lower rows, or its own. A room is a file or a folder directly in puna/.
-# `glassbox` (the trace of a generation) is planned and does not exist yet.
 ROWS = [
-    ["keywords"],
+    ["keywords", "version"],
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
     ["model"],
@@ -40,10 +39,10 @@ ROWS = [
     ["engine"],
     ["runner", "loading"],
     ["completion", "embedding", "samples"],
-    ["beam_search", "rerank", "score"],
+    ["beam_search", "rerank", "score", "glassbox"],
     ["llm"],
     ["async_llm", "perplexity"],
-    ["machine", "glassbox", "compat"],
+    ["machine", "compat"],
     ["server"],
     ["cli"],
 ]

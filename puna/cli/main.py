@@ -29,6 +29,7 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
+    "trace": ("puna.cli.trace", "Answer one prompt, and show how each token came to be."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
@@ -87,7 +88,9 @@ class LazyGroup(click.Group):
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
+        """Without a heading: the text above ends with a colon."""
+        formatter.write_paragraph()
+        with formatter.indentation():
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
@@ -104,7 +107,7 @@ def is_question(word: str) -> bool:
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
     """Run LLaMA-family models: puna "What is a llama?" MODEL is a path, a name, or hf:OWNER/REPO/FILE.gguf. Each command has
-    --help and --json.
+    --help and --json:
     """
 
 
