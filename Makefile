@@ -4,9 +4,10 @@
 # make gpu      PyTorch and Triton, for NVIDIA GPUs; the doctor tries the card
 # make test     the tests, in the same environment
 # make clients  the tests of the server with large clients, such as LangChain
+# make browser  the tests of the web page, in headless Chromium
 # make check    format, lint, types, architecture
 # make help     these lines
-.PHONY: help demo serve install uninstall gpu test full clients check format model bench-env clean
+.PHONY: help demo serve install uninstall gpu test full clients browser pictures chromium check format model bench-env clean
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python that is new enough; another one with: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -65,16 +66,43 @@ test: $(VENV)/.test model
 full: $(VENV)/.test model
 	$(BIN)/python -m pytest $(PARALLEL) -m "not soak"
 
-# 1.3 GB of packages in about three minutes, then two minutes. Some of these clients leave sockets to the garbage collector.
+# 2.5 GB of packages in about five minutes, then two minutes. Some of these clients leave sockets to the garbage collector.
 CLIENT_TESTS := -m pytest -W ignore::pytest.PytestUnraisableExceptionWarning
-clients: .venv-clients/.done .venv-instructor/.done
+clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-clients/.done
 	.venv-clients/bin/python $(CLIENT_TESTS) tests/clients
 	.venv-instructor/bin/python $(CLIENT_TESTS) tests/clients/test_instructor.py
+	.venv-lm-eval/bin/python $(CLIENT_TESTS) tests/clients/test_lm_eval.py
+
+# Chromium comes from the system. axe-core checks the page for people who use a screen reader or the keyboard; its licence and size
+# keep it out of the repository.
+AXE := .venv-browser/package/axe.min.js
+browser: $(AXE)
+	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py
+
+# The pictures of the page in docs/
+pictures: $(AXE)
+	.venv-browser/bin/python -m scripts.page_pictures
+
+$(AXE): .venv-browser/.done
+	@cd .venv-browser && npm pack --silent axe-core@4.14.1 >/dev/null && tar -xmzf axe-core-4.14.1.tgz package/axe.min.js \
+		|| echo "make: npm did not fetch axe-core; its tests are skipped"
+
+.venv-browser/.done: | chromium
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ echo "make: there is no chromium. On Debian: sudo apt install chromium"; exit 1; }
 
 .venv-%/.done: tests/clients/%.txt pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/python -m scripts.pip_install -c $< -e '.[serve,$*]'
 	@touch $@
+
+# The official clients for Node.js: the test skips them where there is no npm.
+.node-clients/.done: tests/clients/npm/package.json
+	@mkdir -p .node-clients && cp $< .node-clients/
+	@if command -v npm >/dev/null; then \
+		cd .node-clients && npm install --ignore-scripts --no-package-lock --no-audit --no-fund && touch .done; \
+		else echo "make: npm is not here; going on without the clients for Node.js"; fi
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -113,4 +141,4 @@ bench-env: $(BIN)/python
 	.venv-bench/bin/python $(INSTALL) -e '.[bench]'
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-clients .venv-instructor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-browser .venv-clients .venv-instructor .venv-lm-eval .node-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

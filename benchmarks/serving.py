@@ -1,6 +1,7 @@
 """Load on `puna serve`: concurrent streams of one model, beside the engine alone at the same batch.
 
     python -m benchmarks.serving [MODEL] --clients 64 --seconds 60
+    python -m benchmarks.serving --port 8001    # a server that runs, of any make: the same requests, nothing else
 
 Prints requests/s, tokens/s, time to first token, inter-token latency (median, p99 and their ratio), errors, and the CPU time of
 the event loop's thread for each streamed token: all that serving costs beside the engine.
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import psutil
 
 WORDS = ("the", "of", "and", "a", "to", "in", "is", "you", "that", "it", "he", "was", "for", "on", "are", "as", "with", "his")
+ALONE_S = 60.0
 
 
 @dataclass
@@ -84,26 +85,66 @@ def loop_seconds(pid: int) -> float:
 
 
 def engine_alone(model: str | None, clients: int, seconds: float) -> float:
-    """Tokens/s of the library with the same requests, `clients` of them at once."""
+    """Tokens/s of the engine's own steps with the same requests, `clients` of them at once: no threads, no text is read."""
     from puna import LLM
     from puna.progress import SILENT
+    from puna.request import SamplingParams
 
     with LLM(model, report=SILENT) as llm:
-        rngs = [random.Random(seed) for seed in range(clients)]
+        rngs = {seed: random.Random(seed) for seed in range(clients)}
+        seeds: dict[int, int] = {}  # by the request that runs
 
-        def begin(index: int) -> object:
-            body = request_of(rngs[index])
-            return llm.stream(str(body["prompt"]), max_tokens=int(str(body["max_tokens"])), ignore_eos=True)
+        def begin(seed: int) -> None:
+            body = request_of(rngs[seed])
+            params = SamplingParams(max_tokens=int(str(body["max_tokens"])), ignore_eos=True)
+            seeds[llm.engine.add(llm.encode(str(body["prompt"])), params).id] = seed
 
-        streams: list[object] = [begin(index) for index in range(clients)]
+        for seed in rngs:
+            begin(seed)
         began, total = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
-            for index, stream in enumerate(streams):
-                if (output := next(stream, None)) is None:  # type: ignore[call-overload]
-                    streams[index] = begin(index)
-                else:
-                    total += len(output.token_ids)
+            for output in llm.engine.step():
+                total += len(output.token_ids)
+                if output.finish_reason is not None:
+                    begin(seeds.pop(output.request_id))
         return total / (time.perf_counter() - began)
+
+
+def say(found: Measured, took: float) -> None:
+    """What the clients saw."""
+    gaps, firsts = sorted(found.gaps), sorted(found.firsts)
+    p50, p99 = statistics.median(gaps), gaps[int(0.99 * len(gaps))]
+    print(f"{found.num_requests / took:.2f} requests/s, {found.num_tokens / took:.1f} tokens/s, {len(found.errors)} errors")
+    print(f"{found.num_requests} requests, {found.num_tokens} tokens in {took:.0f} s", *found.errors[:3], sep="\n")
+    print(f"first token: median {statistics.median(firsts):.3f} s, p99 {firsts[int(0.99 * len(firsts))]:.3f} s")
+    print(f"between tokens: median {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, ratio {p99 / p50:.2f}", flush=True)
+
+
+def measure(port: int, clients: int, seconds: float) -> tuple[Measured, float]:
+    """What happened, and how long it took."""
+    asyncio.run(load(port, 4, 2))  # the first requests of a process
+    began = time.perf_counter()
+    found = asyncio.run(load(port, clients, seconds))
+    return found, time.perf_counter() - began
+
+
+def beside_the_engine(model: str | None, clients: int, seconds: float) -> None:
+    """puna serve, and the engine alone for up to a minute before it and after it: a machine's speed drifts."""
+    alone_s = min(seconds, ALONE_S)
+    own = [engine_alone(model, clients, alone_s)]
+    command = [sys.executable, "-m", "puna", "serve", *([model] if model else []), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        port = json.loads(server.stdout.readline())["port"]
+        before = loop_seconds(server.pid)
+        found, took = measure(port, clients, seconds)
+        cpu = (loop_seconds(server.pid) - before) / found.num_tokens
+        server.terminate()
+    say(found, took)
+    own.append(engine_alone(model, clients, alone_s))
+    share = found.num_tokens / took / statistics.mean(own)
+    print(f"engine alone {own[0]:.1f} before, {own[1]:.1f} after: the server reaches {share:.3f} of their mean")
+    print(f"CPU of the event loop: {1e6 * cpu:.0f} us a token")
 
 
 def main() -> None:
@@ -111,28 +152,12 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--port", type=int)
     given = parser.parse_args()
-    command = [sys.executable, "-m", "puna", "serve", *([given.model] if given.model else []), "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        port = json.loads(server.stdout.readline())["port"]
-        asyncio.run(load(port, 4, 2))  # the first requests of a process
-        before = loop_seconds(server.pid)
-        began = time.perf_counter()
-        found = asyncio.run(load(port, given.clients, given.seconds))
-        took = time.perf_counter() - began
-        cpu = (loop_seconds(server.pid) - before) / found.num_tokens
-        server.terminate()
-    own_rate = engine_alone(given.model, given.clients, given.seconds)
-    gaps = sorted(found.gaps)
-    p50, p99 = statistics.median(gaps), gaps[int(0.99 * len(gaps))]
-    print(f"{found.num_requests / took:.2f} requests/s, {found.num_tokens / took:.1f} tokens/s, {len(found.errors)} errors")
-    print(f"engine alone {own_rate:.1f} tokens/s: the server reaches {found.num_tokens / took / own_rate:.3f} of it")
-    firsts = sorted(found.firsts)
-    print(f"first token: median {statistics.median(firsts):.3f} s, p99 {firsts[int(0.99 * len(firsts))]:.3f} s")
-    print(f"between tokens: median {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, ratio {p99 / p50:.2f}")
-    print(f"CPU of the event loop: {1e6 * cpu:.0f} us a token")
-    print(f"clients used {resource.getrusage(resource.RUSAGE_SELF).ru_utime:.1f} s of CPU", *found.errors[:3], sep="\n")
+    if given.port is None:
+        beside_the_engine(given.model, given.clients, given.seconds)
+    else:
+        say(*measure(given.port, given.clients, given.seconds))
 
 
 if __name__ == "__main__":

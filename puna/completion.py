@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
+from puna.keywords import in_python
 from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
@@ -33,7 +34,7 @@ class Completion:
     reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
     num_reasoning_tokens: int = 0
-    is_reasoning_cut: bool = False  # whether `thinking_budget` ended the reasoning
+    is_reasoning_cut: bool = False  # whether `thinking_budget` or `Handle.end_thinking` ended the reasoning
     others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
@@ -86,7 +87,7 @@ class Completion:
             prompt_ids=tuple(request.prompt_ids),
             num_cached=request.num_cached,
             seed=request.params.seed if request.params.temperature > 0 else None,
-            error=request.error,
+            error=in_python(request.error),
             timing=Timing.of(handle, request),
             num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,

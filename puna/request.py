@@ -494,7 +494,7 @@ class Reasoning:
     """What is known of a request's reasoning, if that is told apart (`puna/thinking.py`)."""
 
     is_present: bool = False  # whether a span was opened
-    is_cut: bool = False  # whether the budget ended it
+    is_cut: bool = False  # whether it was ended by force: by the budget, or by `Engine.end_thinking`
     num_tokens: int = 0  # of the span, its closing tag included
     raw: list[str] = field(default_factory=list)  # the whole text, with the tags
 

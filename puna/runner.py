@@ -5,7 +5,8 @@ An Engine is not thread-safe. A Runner shares one among any number of threads:
 * Whoever reads a handle steps the engine. One thread steps at a time; the others wait for the end of that step, because each
   step puts its outputs into the handles of all requests. `start` adds a thread that steps for those who cannot, such as an
   event loop.
-* `Runner.submit` and `Handle.cancel` never wait. Whoever uses the engine next carries them out first, in their order.
+* `Runner.submit`, `Handle.cancel` and `Handle.end_thinking` never wait. Whoever uses the engine next carries them out first, in
+  their order.
 * A handle that is cancelled, closed or dropped ends its request before the next step.
 * An exception that belongs to one request (its sampler, its text) ends that one; an exception of a step ends the requests in it.
   Their handles raise it after their last outputs, and the others go on. Logits that are not finite are not raised: the output
@@ -34,7 +35,7 @@ from puna.errors import NumericalError, UsageError
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams, StepOutput
-from puna.sampling import TokenSampler
+from puna.sampling import TokenSampler, Watcher
 
 T = TypeVar("T")
 
@@ -98,6 +99,11 @@ class Handle(Iterator[StepOutput]):
         if not self.ended_at:
             self._runner._ask(self._abort)
 
+    def end_thinking(self) -> None:
+        """End the thoughts of the request before the next step, so that its answer comes (`Engine.end_thinking`). Never waits."""
+        if not self.ended_at:
+            self._runner._ask(self._end_thoughts)
+
     def close(self) -> None:
         """Cancel the request, wait until it has ended, and drop what nobody has read. Idempotent."""
         self.cancel()
@@ -115,6 +121,10 @@ class Handle(Iterator[StepOutput]):
             self._runner._deliver(self._runner._engine.outputs())
         if not self.ended_at:  # its last output was lost
             self._end()
+
+    def _end_thoughts(self) -> None:
+        if self.request is not None:
+            self._runner._engine.end_thinking(self.request.id)
 
     def _put(self, output: StepOutput, now: float) -> None:
         self.outputs.append(output)
@@ -177,6 +187,7 @@ class Runner:
         pool: Pool | None = None,
         leader: Handle | None = None,
         call: Call | None = None,
+        watcher: Watcher | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle.
 
@@ -184,7 +195,7 @@ class Runner:
         belongs to; None: it is a call of its own.
         """
         handle = Handle(self, listener)
-        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors)
+        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors, watcher=watcher)
         self._ask(partial(self._admit, handle, add, leader, call or Call()))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)

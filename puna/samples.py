@@ -79,6 +79,10 @@ class Samples(Handle):
         for handle in self._each:
             handle.cancel()
 
+    def end_thinking(self) -> None:
+        for handle in self._each:
+            handle.end_thinking()
+
     def close(self) -> None:
         for handle in self._each:
             handle.close()

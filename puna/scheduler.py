@@ -10,7 +10,7 @@ pages run out, the last running request (the lowest priority, then the latest) i
 rank, and is recomputed later. So the first running request always progresses. A request that ranks before one whose prompt is
 being computed starts at once, and takes the next chunk.
 
-Decoding requests are in every step: a long prompt holds them up for one chunk at most.
+Decoding requests are in every step: a long prompt holds them up for one chunk at most, and beside them a chunk is half as long.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Scheduler:
         self._admit_before_prompts()
         decodes = list(map(_is_decoding, self.running))
         loads = 0 if self._source is None else self._source.loads_per_step
-        budget = TokenBudget(self._max_tokens - sum(decodes), self._max_logits - sum(decodes), loads)
+        budget = TokenBudget(self._tokens_beside(sum(decodes)), self._max_logits - sum(decodes), loads)
         chunks: list[ScheduledChunk] = []
         for request, is_decoding in zip(self._still_running(), decodes):
             if is_decoding:
@@ -193,6 +193,10 @@ class Scheduler:
         while budget.tokens > 0 and (admitted := self._admit()):
             chunks += self._prefill(admitted, budget)
         return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
+
+    def _tokens_beside(self, num_decodes: int) -> int:
+        """What a step has for prompts. Whoever reads an answer waits for it: so at most half a step beside generated tokens."""
+        return min(self._max_tokens - num_decodes, self._max_tokens // 2) if num_decodes else self._max_tokens
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
         """Count the chunks' tokens as computed once the device was given them: later steps find their K and V in the pages."""
@@ -225,6 +229,13 @@ class Scheduler:
                 self._publish(chunk.request, chunk.last)
             else:
                 self._save_early(chunk.request, chunk.last)
+
+    def keep(self, request: Request, num_tokens: int) -> None:
+        """Publish the full pages of a request's first tokens, although its prompt was not computed to its end: the caller has
+        looked at their numbers.
+        """
+        if self._prefix_cache:
+            self._publish(request, num_tokens)
 
     def _prefill(self, request: Request, budget: TokenBudget) -> list[ScheduledChunk]:
         """The next chunk of a prompt; [] while its stored pages are being loaded."""

@@ -85,6 +85,11 @@ class Thinking:
         return self._part == "inside"
 
     @property
+    def has_ended(self) -> bool:
+        """Whether what follows is the answer."""
+        return self._part == "after"
+
+    @property
     def is_at_tag(self) -> bool:
         """Whether the text so far ends with a part of the closing tag."""
         return self.is_inside and bool(self._held.strip())
@@ -139,6 +144,10 @@ class Budgeted:
         self._sampler, self._thinking = sampler, thinking
         self._num_left, self._close_ids = budget, list(thinking.close_ids)
 
+    def end(self) -> None:
+        """Use up the budget."""
+        self._num_left = 0
+
     def sample(self, logits: Row, history: History) -> int:
         if self._thinking.is_inside and not self._thinking.found.is_cut:
             if self._num_left <= 0 and not self._thinking.is_at_tag:
@@ -189,6 +198,14 @@ def with_budget(
 ) -> TokenSampler | None:
     """What samples a request's tokens in place of its `sampler`: `custom`, and within a budget if there is one."""
     return custom if budget is None else Budgeted(custom or sampler, thinking, budget)
+
+
+def without_thoughts(custom: TokenSampler | None, sampler: TokenSampler, thinking: Thinking) -> TokenSampler:
+    """What samples the tokens of a request from now on: it closes the span, or one that opens later, once."""
+    if not isinstance(custom, Budgeted):
+        return Budgeted(custom or sampler, thinking, 0)
+    custom.end()
+    return custom
 
 
 def place_in(prompt_ids: Sequence[int], tags: ThinkTags, tokenizer: Tokenizer) -> Part:

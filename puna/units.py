@@ -1,10 +1,11 @@
-"""Numbers and bytes in words, and bytes read from words.
+"""Numbers and bytes in words; bytes and times read from words.
 
 MB and GB are powers of 1000, for files; MiB and GiB are powers of 1024, for memory.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -37,6 +38,26 @@ def two_digits(rate: float) -> str:
     ('1200', '8.3', '71')
     """
     return f"{float(f'{rate:.2g}'):g}" if rate < 1000 else f"{int(float(f'{rate:.2g}'))}"
+
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)"
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds in a text: a number, or one with units; `math.inf` for any below 0, as Ollama has it; None for another text.
+
+    >>> parse_duration("90"), parse_duration("1h30m"), parse_duration("-1"), parse_duration("soon")
+    (90.0, 5400.0, inf, None)
+    """
+    number = text.strip().removeprefix("-")
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", number):
+        total = float(number)
+    elif re.fullmatch(f"({_PART})+", number):
+        total = sum(float(count) * _SECONDS[unit] for count, unit in re.findall(_PART, number))
+    else:
+        return None
+    return math.inf if text.strip().startswith("-") else total
 
 
 # ---- bytes ----------------------------------------------------------------------------------------------------------

@@ -53,13 +53,13 @@ def test_a_long_prompt_is_computed_in_chunks_and_wants_logits_at_its_end() -> No
     assert fresh.schedule()[0].is_last
 
 
-def test_decoding_goes_on_beside_a_long_prompt() -> None:
+def test_decoding_goes_on_beside_a_long_prompt_which_gets_half_a_step() -> None:
     it = scheduler()
     it.add(request(1, 3))
     step(it)
     it.add(request(2, 20))
-    assert spans(step(it)) == [(1, 3, 4), (2, 0, 7)]
-    assert spans(step(it)) == [(1, 4, 5), (2, 7, 14)]
+    assert spans(step(it)) == [(1, 3, 4), (2, 0, 4)]
+    assert spans(step(it)) == [(1, 4, 5), (2, 4, 8)]
 
 
 def test_an_earlier_prompt_leaves_a_row_to_a_later_decode() -> None:
@@ -68,7 +68,7 @@ def test_an_earlier_prompt_leaves_a_row_to_a_later_decode() -> None:
     it.add(request(2, 1))
     step(it)
     it.running[0].output_ids += [1] * 9  # as if it had to be computed anew
-    assert spans(step(it)) == [(1, 3, 6), (2, 1, 2)]
+    assert spans(step(it)) == [(1, 3, 5), (2, 1, 2)]
 
 
 def test_several_short_prompts_share_a_step() -> None:

@@ -220,6 +220,60 @@ def test_requests_with_and_without_a_budget_run_together_as_alone() -> None:
     assert outcome(wanted) == [outcome([params])[0] for params in wanted]
 
 
+# ---- ended while it runs ---------------------------------------------------------------------------------------------------
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def ended_after(num_tokens: int, text: str, times: int = 1, kind: type[FakeBackend] = FakeBackend, **settings: Any) -> Request:
+    """A request whose thinking somebody ends, so many times, once it has that many tokens or more."""
+    engine = make_engine(speaker(text, kind))
+    request = engine.add([0], SamplingParams(**({"max_tokens": 100} | APART | settings)))
+    while engine.has_work:
+        if len(request.output_ids) >= num_tokens and times:
+            engine.end_thinking(request.id)
+            times -= 1
+        engine.step()
+    return request
+
+
+def raw(request: Request) -> str:
+    assert request.reasoning is not None
+    return "".join(request.reasoning.raw)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("budget", [None, 5, 20])
+@pytest.mark.parametrize("kind", [FakeBackend, SamplingBackend])
+def test_thinking_that_is_ended_closes_once_and_the_answer_follows(
+    kind: type[FakeBackend], budget: int | None, times: int
+) -> None:
+    request = ended_after(14, f"<think>{LETTERS}", times, kind, thinking_budget=budget)
+    thoughts, _, answer = raw(request).removeprefix("<think>").partition("\n</think>\n\n")
+    assert LETTERS.startswith(thoughts) and answer == "Yes."
+    assert len(thoughts) == 5 if budget == 5 else 7 <= len(thoughts) <= 9  # steps that were launched before are used
+    assert request.reasoning is not None and request.reasoning.is_cut and request.finish_reason is FinishReason.STOP
+
+
+def test_ending_the_thinking_before_it_begins_leaves_it_empty() -> None:
+    assert raw(ended_after(0, f"<think>{LETTERS}")) == "<think>\n</think>\n\nYes."
+
+
+@pytest.mark.parametrize("text", ["<think>ab</think>No.", "No."])
+def test_ending_the_thinking_of_an_answer_changes_nothing(text: str) -> None:
+    for num_tokens in (len(text) - 1, len(text)):
+        request = ended_after(num_tokens, text)
+        assert raw(request) == text and request.reasoning is not None and not request.reasoning.is_cut
+
+
+def test_ending_the_thinking_of_what_does_not_think_changes_nothing() -> None:
+    engine = make_engine(speaker("No."), tags=None)
+    request = engine.add([0], SamplingParams(max_tokens=9))
+    engine.end_thinking(request.id)
+    engine.end_thinking(request.id + 1)
+    assert parts(run(engine)[request.id]) == ("", "No.")
+
+
 # ---- where it is known from --------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +282,7 @@ def test_the_template_tells_whether_a_model_thinks_and_how_to_turn_it_off() -> N
     assert switch(QWEN3, False) == {"enable_thinking": False} and switch("{{ thinking }}", True) == {"thinking": True}
     with pytest.raises(UsageError, match="no switch") as refused:
         switch(R1, False)
-    assert "--thinking-budget 0" in refused.value.hint
+    assert "--thinking-budget 0" in refused.value.typed.hint and "thinking_budget=0" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def _show_all(as_json: bool) -> None:
     if as_json:
         print_json({"models": [_source_facts(source) for source in sources]})
         return
-    lines = [line for one in sources for line in _columns(one.model.name, f"{one.size:>8}", one.model.licence)]
+    lines = [*_columns("name", f"{'size':>8}", "licence")]
+    lines += [line for one in sources for line in _columns(one.model.name, f"{one.size:>8}", one.model.licence)]
     _print([*lines, *_prose("puna plan NAME shows whether it fits; puna pull NAME fetches it.")])
 
 

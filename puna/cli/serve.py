@@ -13,7 +13,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from puna.cli.fetch import offer
-from puna.cli.options import Size, Utf8, Whole, engine_config, engine_options, json_option, require_text
+from puna.cli.options import (
+    MODEL,
+    OUTPUT,
+    Duration,
+    HeadedCommand,
+    Size,
+    Utf8,
+    Whole,
+    engine_config,
+    engine_options,
+    json_option,
+    option,
+    require_text,
+    under,
+)
 from puna.cli.terminal import TerminalReporter, print_json, tell
 from puna.errors import ConfigError, UsageError
 from puna.install import extra_command
@@ -30,41 +44,50 @@ FLAGS = {  # of fields that have another name
     "allowed_hosts": "--allowed-host",
     "allowed_origins": "--allowed-origin",
     "drain_s": "--drain",
+    "keep_alive_s": "--keep-alive",
 }
 
 
-@click.command()
+WHO, REQUESTS = "Who may call", "Requests"
+
+
+@click.command(cls=HeadedCommand)
 @click.argument("models", nargs=-1, metavar="[MODEL] ...")
-@click.option("--host", metavar="ADDRESS", help="Listen on this address [127.0.0.1: only this machine].")
-@click.option("--port", type=Whole(low=0), metavar="N", help="Listen on this port; 0: any free one [8000].")
-@click.option(
-    "--api-key",
-    "api_keys",
-    multiple=True,
-    type=Utf8(),
-    envvar="PUNA_API_KEY",
-    metavar="KEY",
-    help="Require this key (or PUNA_API_KEY); repeatable.",
+@under(
+    WHO,
+    option("--host", metavar="ADDRESS", help="Listen here [127.0.0.1: this machine only]."),
+    option("--port", type=Whole(low=0), metavar="N", help="Listen on this port; 0: any free one [8000]."),
+    option(
+        "--api-key",
+        "api_keys",
+        multiple=True,
+        type=Utf8(),
+        envvar="PUNA_API_KEY",
+        metavar="KEY",
+        help="Require this key; repeatable (PUNA_API_KEY).",
+    ),
+    option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable."),
+    option("--allowed-origin", "allowed_origins", multiple=True, metavar="ORIGIN", help="Let pages of ORIGIN call; repeatable."),
 )
-@click.option("--alias", "aliases", multiple=True, type=Utf8(), metavar="NAME", help="Another name of the first model; *: any.")
-@click.option(
-    "--allowed-origin", "allowed_origins", multiple=True, metavar="ORIGIN", help="Let pages of ORIGIN call; repeatable."
+@under(
+    REQUESTS,
+    option("--max-queue", type=Whole(low=0), metavar="N", help="Let N wait beside those that run [64]."),
+    option("--max-tokens", type=Whole(low=1), metavar="N", help="Cap every answer at N tokens [no cap]."),
+    option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running ones S seconds [30]."),
+    option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log."),
+    option("--cache-dir", type=Utf8(), metavar="DIR", help='K and V of prompts ["prefixes" in puna\'s cache].'),
+    option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB]."),
 )
-@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Let clients call it NAME; repeatable.")
-@click.option("--max-queue", type=Whole(low=0), metavar="N", help="Let N requests wait beside those that run [64].")
-@click.option("--max-tokens", type=Whole(low=1), metavar="N", help="Cap every answer at N tokens [no cap].")
-@click.option("--drain", "drain_s", type=float, metavar="S", help="At the end, give running requests S seconds [30].")
-@click.option("--log-prompts", is_flag=True, default=None, help="Also write prompts and answers to the log.")
-@click.option(
-    "--cache-dir", type=Utf8(), metavar="DIR", help="Keep K and V of prompts here ['prefixes' in puna's cache; \"\": off]."
+@under(
+    MODEL,
+    option("--alias", "aliases", multiple=True, type=Utf8(), metavar="NAME", help="Another name of the first model; *: any."),
+    option("--keep-alive", "keep_alive_s", type=Duration(), metavar="TIME", help="Unload after 10m, 1h ... unused; -1: never."),
 )
-@click.option("--cache-size", type=Size(), metavar="SIZE", help="Limit what --cache-dir holds [4GiB].")
 @engine_options
-@json_option
+@under(OUTPUT, json_option)
 def command(models: tuple[str, ...], aliases: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Serve models to programs that speak the API of OpenAI, Anthropic or Ollama.
-
-    The first MODEL is loaded now, the others when they are asked for. NAME=MODEL gives one a name of your choice.
+    The first MODEL is loaded now; NAME=MODEL gives one a name of your choice.
     """
     from puna.llm import LLM
 
@@ -99,7 +122,7 @@ def _settings(kind: type[ServerSettings], given: dict[str, Any]) -> ServerSettin
         return kind(**given)
     except ConfigError as error:
         flag = FLAGS.get(error.field, f"--{error.field.replace('_', '-')}")
-        raise UsageError(f"{flag}{error.message.removeprefix(error.field)}", hint=error.hint) from None
+        raise UsageError(f"{flag}{error.typed.message.removeprefix(error.field)}", hint=error.typed.hint) from None
 
 
 def _log_to_stderr() -> None:

@@ -9,28 +9,52 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from puna.server import openapi, page, request_log
+from puna.server import model_plans, openapi, page, request_log
 from puna.server.guard import OPEN, Guard
+from puna.server.ids import Identified
 from puna.server.metrics import Metrics
 from puna.server.refusals import Refusal
 from puna.server.service import Endpoint, Service
 from puna.server.wires import WIRES, wire_of
+from puna.server.wires.base import WireRoute
 
 
 def create_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
-    routes = [Route(route.path, route.make(service), methods=[route.method]) for wire in WIRES for route in wire.routes]
+    routes = [_route(route, service) for wire in WIRES for route in wire.routes]
+    routes.sort(key=lambda route: not isinstance(route, HeaderRoute))  # the first one that matches is taken
     routes.append(Route("/health", _health(service), methods=["GET"]))
     routes.append(Route("/openapi.json", openapi.endpoint(), methods=["GET"]))
     routes.append(Route("/metrics", Metrics(service).endpoint(), methods=["GET"]))
     assets = page.assets()
     routes += page.routes(assets)
+    routes.append(Route("/page/models", model_plans.endpoint(service), methods=["GET"]))
     service.listeners.append(request_log.write)
     if service.settings.log_prompts:
         service.listeners.append(request_log.write_texts)
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
-    return Guard(app, service.settings, _refused, OPEN | assets.keys())  # the page itself asks for the key
+    guarded = Guard(app, service.settings, _refused, OPEN | assets.keys())  # the page itself asks for the key
+    return Identified(guarded)
+
+
+class HeaderRoute(Route):
+    """A route that takes only requests with a header."""
+
+    def __init__(self, path: str, endpoint: Endpoint, method: str, header: str) -> None:
+        super().__init__(path, endpoint, methods=[method])
+        self._header = header.encode()
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        has_header = any(name == self._header for name, _ in scope.get("headers", ()))
+        return super().matches(scope) if has_header else (Match.NONE, {})
+
+
+def _route(route: WireRoute, service: Service) -> Route:
+    endpoint = route.make(service)
+    if route.header:
+        return HeaderRoute(route.path, endpoint, route.method, route.header)
+    return Route(route.path, endpoint, methods=[route.method])
 
 
 def _health(service: Service) -> Endpoint:
@@ -43,7 +67,7 @@ def _health(service: Service) -> Endpoint:
 
 
 def _refused(scope: Scope, refusal: Refusal) -> ASGIApp:
-    return JSONResponse(wire_of(scope["path"]).error_body(refusal), refusal.status)
+    return JSONResponse(wire_of(scope["path"], scope["headers"]).error_body(refusal), refusal.status)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -52,7 +76,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     problem = {404: "there is no such route", 405: f"{request.method} is not allowed here"}.get(status, "the request failed")
     refusal = Refusal(status, f"{problem}: {request.url.path[:200]}", code="not_found" if status == 404 else "method_not_allowed")
     headers = {"allow": _allowed_at(request)} if status == 405 else {}
-    return JSONResponse(wire_of(request.url.path).error_body(refusal), status, headers)
+    return JSONResponse(wire_of(request.url.path, request.scope["headers"]).error_body(refusal), status, headers)
 
 
 def _allowed_at(request: Request) -> str:

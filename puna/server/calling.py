@@ -11,7 +11,7 @@ from puna.request import CONSTRAINTS, FinishReason, SamplingParams, StepOutput
 from puna.schemas import JsonSchema
 from puna.server.events import CallPiece, Event, Piece
 from puna.server.job import Job
-from puna.server.refusals import Refusal
+from puna.server.refusals import invalid
 from puna.server.tools import format_of
 from puna.server.tools.base import CallPart, CallReader, ForTemplate, TextPart, Tool, ToolFormat, ToolUse, require_callable
 
@@ -25,7 +25,7 @@ def told_of_tools(template: str | None, job: Job) -> ForTemplate:
     require_callable(job.tools)
     if not job.tools and not any(one.get("tool_calls") or one.get("role") == "tool" for one in job.messages):
         return ForTemplate(job.messages, {})
-    return format_of(template).for_template(template, job.messages, () if _is_hidden(job) else job.tools)
+    return format_of(template, job.tools).for_template(template, job.messages, () if _is_hidden(job) else job.tools)
 
 
 def _is_hidden(job: Job) -> bool:
@@ -42,8 +42,8 @@ def held_to_tools(llm: LLM, job: Job, settings: Mapping[str, Any]) -> dict[str, 
     answer = _schema_of(settings.get("json_schema"), settings.get("json_object", False))
     others = {name: value for name, value in settings.items() if name not in ("json_schema", "json_object")}
     if other := _constraint_in(others):
-        raise Refusal(400, f"tools and {other} together are not possible; leave one out", field="tools", code="invalid_value")
-    known, controls = format_of(llm.chat_template), {} if llm.tokenizer is None else llm.tokenizer.special_tokens
+        raise invalid("tools", f"tools and {other} together are not possible; leave one out")
+    known, controls = format_of(llm.chat_template, job.tools), {} if llm.tokenizer is None else llm.tokenizer.special_tokens
     grammar = known.grammar(ToolUse(job.tools, job.tool_choice, job.has_parallel_calls, answer), controls)
     _require_possible(llm, job.tools, grammar)
     shown = (*settings.get("shown_ids", ()), *known.marks(controls))
@@ -70,7 +70,7 @@ def _require_possible(llm: LLM, tools: Sequence[Tool], grammar: str) -> None:
                 constraints.require(SamplingParams(json_schema=tool.arguments()))
             except UsageError as error:
                 raise tool.refused(f"cannot be enforced: {error.line}") from None
-        raise Refusal(400, f"tools: {of_all.line}", field="tools", code="invalid_value") from None
+        raise invalid("tools", f"tools: {of_all.line}") from None
 
 
 class Calling:

@@ -13,6 +13,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from puna.server.ids import id_headers, request_id
 from puna.server.refusals import Refusal
 from puna.server.settings import ServerSettings
 from puna.server.wires.openai_shapes import error_body
@@ -70,7 +71,10 @@ def protocol_of(settings: ServerSettings) -> type[asyncio.Protocol]:
         def _refuse(self, refusal: Refusal) -> None:
             """Answer without the application, and close."""
             body = json.dumps(error_body(refusal)).encode()
-            headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+            headers = [
+                (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close"),
+                *id_headers(request_id()),
+            ]  # fmt: skip
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 parts: tuple[Any, ...] = (
                     h11.Response(status_code=refusal.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()

@@ -31,7 +31,7 @@ def markdown() -> str:
 def _section(wire: Wire) -> str:
     columns = _columns(wire.routes)
     classes = {paths: route.fields.classes() for paths, route in columns.items() if route.fields is not None}
-    bodiless = [f"`{route.method} {_path(route)}`" for route in wire.routes if route.fields is None]
+    bodiless = [_bodiless(route) for route in wire.routes if route.fields is None]
     rows = sorted({name for column in classes.values() for name in column})
     table = [
         _row(["field", *classes]),
@@ -50,6 +50,10 @@ def _columns(routes: Sequence[WireRoute]) -> Mapping[str, WireRoute]:
         if route.fields is not None:
             paths.setdefault(route.fields, []).append(f"`{_path(route)}`")
     return {", ".join(paths[kind]): route for kind, route in kinds.items()}
+
+
+def _bodiless(route: WireRoute) -> str:
+    return f"`{route.method} {_path(route)}`" + (f" with the header `{route.header}`" if route.header else "")
 
 
 def _path(route: WireRoute) -> str:

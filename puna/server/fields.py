@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from puna import checks
 from puna.errors import UsageError, did_you_mean
 from puna.request import allowed_range, checked_setting
-from puna.server.refusals import Refusal
+from puna.server.refusals import Refusal, invalid
 
 IGNORED_HEADER = "x-puna-ignored"
 NOTICE_HEADER = "x-puna-notice"  # what puna does in place of what the model cannot
@@ -105,10 +105,12 @@ def _bodies_in(annotation: Any) -> Iterator[type[Fields]]:
 def ignored_header(names: Sequence[str]) -> dict[str, str]:
     """The header that names what changed nothing; none if there is nothing. The names are the client's: any text.
 
-    >>> ignored_header(["metadata", "a\\r\\nb"]), ignored_header([])
-    ({'x-puna-ignored': 'metadata, a??b'}, {})
+    A header has no spaces at its ends.
+
+    >>> ignored_header(["metadata", "a\\r\\nb", ""]), ignored_header([" "])
+    ({'x-puna-ignored': 'metadata, a??b,'}, {})
     """
-    text = "".join(c if c.isascii() and c.isprintable() else "?" for c in ", ".join(names)[:MAX_IGNORED])
+    text = "".join(c if c.isascii() and c.isprintable() else "?" for c in ", ".join(names)[:MAX_IGNORED]).strip()
     return {IGNORED_HEADER: text} if text else {}
 
 
@@ -131,11 +133,11 @@ def _checked(own: str, value: Any, name: str) -> Any:
     try:
         return checked_setting(own, value, name)
     except UsageError as error:
-        raise Refusal(400, error.line, field=name, code="invalid_value") from None
+        raise invalid(name, error.line) from None
 
 
 def _refusal_of(problem: ErrorDetails) -> Refusal:
     path = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return Refusal(400, f"{path} is missing", field=path, code="missing_required_parameter")
-    return Refusal(400, f"{path} is {checks.shown(problem['input'])[:200]}; {problem['msg']}", field=path, code="invalid_value")
+    return invalid(path, f"{path} is {checks.shown(problem['input'])[:200]}; {problem['msg']}")

@@ -32,6 +32,7 @@ class Job:
     has_parallel_calls: bool = True
     reasoning: ReasoningWish = field(default_factory=ReasoningWish)
     suffix: str | None = None  # fill in between `prompt` and this
+    shows_progress: bool = False  # a person watches how far the prompt is
 
     @property
     def may_call(self) -> bool:

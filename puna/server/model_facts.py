@@ -62,7 +62,7 @@ def _facts(config: ModelConfig, types: Mapping[str, int], max_context: int, temp
     sizes = {
         "block_count": config.num_layers,
         "embedding_length": config.hidden_size,
-        "context_length": config.max_context,
+        "context_length": max_context,  # clients take it for what they can use
         "vocab_size": config.vocab_size,
     }
     thinks, calls = tags_of(template) is not None, template is not None and not unread_args(("tools",), template)

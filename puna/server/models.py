@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from puna.server.refusals import Refusal
 
 log = logging.getLogger("puna.server")
 
+SEVERAL_S = 300.0  # that an unused model stays loaded where several are served, unless told otherwise
+
 
 @dataclass(slots=True, eq=False)
 class ServedModel:
@@ -27,6 +30,7 @@ class ServedModel:
     llm: LLM | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
     num_users: int = 0
+    is_loading: bool = False
     used_at: float = 0.0  # on the clock of time.monotonic
     keep_alive_s: float | None = None  # None: until its memory is needed
 
@@ -51,22 +55,28 @@ class Models:
         load: Callable[..., LLM] = LLM,
         keep_alive_s: float | None = None,
     ) -> None:
-        """`keep_alive_s`: how long an unused model stays loaded, if there are several; None: until its memory is needed."""
+        """`keep_alive_s`: as ServerSettings has it."""
         self.all = list(models)
         names = [model.name for model in self.all]
         if len(set(names)) < len(names):
             raise UsageError(f"two models are named {max(names, key=names.count)!r}", hint="Give one another name: NAME=MODEL.")
         self._by_name = {model.name: model for model in self.all} | dict.fromkeys(aliases, self.all[0])
-        self._config = config
+        self.config = config
         self._load = load
         self._loading = asyncio.Lock()
-        if len(self.all) > 1:
-            for model in self.all:
-                model.keep_alive_s = keep_alive_s
+        if keep_alive_s is None:
+            keep_alive_s = SEVERAL_S if len(self.all) > 1 else math.inf
+        for model in self.all:
+            model.keep_alive_s = None if keep_alive_s == math.inf else keep_alive_s
 
     @property
     def default(self) -> ServedModel:
         return self.all[0]
+
+    @property
+    def idle_bytes(self) -> int:
+        """Memory of the models that nobody uses: they make room for another one."""
+        return sum(model.llm.plan.total_bytes for model in self.all if model.llm is not None and model.is_idle)
 
     def named(self, name: str) -> ServedModel:
         """The model of a request; "" is the default one. Refusal (404) for a name that is not served."""
@@ -113,15 +123,22 @@ class Models:
         Models that nobody uses make room, the one that was used longest ago first.
         """
         async with self._loading:
-            while model.llm is None:
-                try:
-                    llm = await asyncio.to_thread(partial(self._load, model.source, self._config))
-                    await asyncio.to_thread(_warm_up, llm)
-                    model.llm, model.used_at = llm, time.monotonic()
-                except InsufficientMemoryError:
-                    if not await self._evicted_one():
-                        raise
+            model.is_loading = model.llm is None
+            try:
+                while model.llm is None:
+                    await self._load_or_make_room(model)
+            finally:
+                model.is_loading = False
             return model.llm
+
+    async def _load_or_make_room(self, model: ServedModel) -> None:
+        try:
+            llm = await asyncio.to_thread(partial(self._load, model.source, self.config))
+            await asyncio.to_thread(_warm_up, llm)
+            model.llm, model.used_at = llm, time.monotonic()
+        except InsufficientMemoryError:
+            if not await self._evicted_one():
+                raise
 
     async def unload(self, model: ServedModel) -> None:
         """Free its memory. Requests that run end with ABORT."""
@@ -135,6 +152,7 @@ class Models:
         for model in self.all:
             if model.is_idle and model.expires_at is not None and model.expires_at <= now:
                 await self.unload(model)
+                log.info("%s is unloaded: it was not used for %g s", model.name, model.keep_alive_s)
 
     async def close(self) -> None:
         for model in self.all:
@@ -144,7 +162,9 @@ class Models:
         idle = [model for model in self.all if model.is_idle]
         if not idle:
             return False
-        await self.unload(min(idle, key=lambda model: model.used_at))
+        oldest = min(idle, key=lambda model: model.used_at)
+        await self.unload(oldest)
+        log.info("%s is unloaded: another model needs the memory", oldest.name)
         return True
 
 

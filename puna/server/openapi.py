@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for wire in WIRES:
-        for route in wire.routes:
+        for route in (one for one in wire.routes if not one.header):  # a path has one operation for each method
             path = paths.setdefault(route.path.replace(":path}", "}"), {})
             path[route.method.lower()] = _operation(wire.name, route, schemas)
     return {

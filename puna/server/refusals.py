@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from dataclasses import dataclass
 
 from puna.errors import ContextLengthError, InsufficientMemoryError, ModelNotFoundError, PunaError, QueueFullError
+from puna.server.ids import request_id
 
 log = logging.getLogger("puna.server")
 
@@ -27,6 +27,11 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
 
+def invalid(field: str, message: str) -> Refusal:
+    """400: a field has a value that is not allowed."""
+    return Refusal(400, message, field=field, code="invalid_value")
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How an error of puna is answered."""
@@ -45,7 +50,7 @@ KINDS: dict[type[PunaError], Kind] = {
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client is told of an error. A bug of puna becomes a 500 with an id; its text goes to the log only."""
+    """What a client is told of an error. A bug of puna becomes a 500 with the request's id; its text goes to the log only."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, PunaError):
@@ -54,7 +59,7 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(kind.status, error.line, code=kind.code, retry_after=kind.retry_after)
         if error.http_status < 500:
             return Refusal(error.http_status, error.line, field=getattr(error, "field", ""), code="invalid_value")
-    return Refusal(500, f"the server failed; its log has the error under {new_id('error')}", code="internal_error")
+    return Refusal(500, f"the server failed; its log has the error under {request_id()}", code="internal_error")
 
 
 def logged_refusal(error: Exception) -> Refusal:
@@ -63,12 +68,3 @@ def logged_refusal(error: Exception) -> Refusal:
     if refusal.status >= 500 and not isinstance(error, Refusal):
         log.error("%s", refusal.message, exc_info=error)
     return refusal
-
-
-def new_id(kind: str, joint: str = "-") -> str:
-    """An id that no other has, such as "chatcmpl-6f9b...", or "msg_6f9b...".
-
-    >>> new_id("error")[:6], len(new_id("error"))
-    ('error-', 30)
-    """
-    return f"{kind}{joint}{secrets.token_hex(12)}"

@@ -5,18 +5,49 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from puna.server.refusals import Refusal, logged_refusal
 
 SSE, NDJSON, JSON = "text/event-stream; charset=utf-8", "application/x-ndjson", "application/json"
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # json.dumps would make one for each chunk
+
+ErrorBody = Callable[[Refusal], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyShape:
+    """How a wire answers: what an error is, how a stream tells of one at its end, and the media type of streams."""
+
+    error_body: ErrorBody
+    failed: Callable[[Refusal], bytes]
+    stream_type: str = SSE
+
+
+class AnswerWriter(Protocol):
+    """Writes an answer in the words of a wire: as chunks, or whole. Only one of the two is asked for."""
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    def whole(self) -> Coroutine[Any, Any, Any]: ...
+
+
+class AnswerSource(Protocol):
+    """What computes an answer. `headers`: what it tells in the head of the answer."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def close(self) -> None:
+        """End it, if it still runs."""
 
 
 def dumps(value: Any) -> str:
     """A value as JSON on one line. ValueError for a number that JSON does not have."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return ENCODER.encode(value)
 
 
 def sse(value: Any, event: str = "") -> bytes:
@@ -76,8 +107,8 @@ class WholeReply(Reply):
     def __init__(
         self,
         value: Coroutine[Any, Any, Any],
-        refused: Callable[[Refusal], Any],
-        finish: Callable[[], object],
+        refused: ErrorBody,
+        finish: Callable[[], object] = lambda: None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(finish, headers)

@@ -20,9 +20,12 @@ from puna.server.calling import Calling, held_to_tools, told_of_tools
 from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.fields import NOTICE_HEADER, ignored_header
+from puna.server.guard import TENANT
 from puna.server.job import Job
-from puna.server.refusals import Refusal, refusal_of
+from puna.server.refusals import Refusal, invalid, logged_refusal
 from puna.server.tools import format_of
+
+WATCHED_S = 0.25  # between two reports of progress that a person watches
 
 
 class RunningJob:
@@ -31,11 +34,13 @@ class RunningJob:
     def __init__(self, llm: LLM, job: Job, prepared: PromptJob, progress_s: float) -> None:
         self.llm, self.job = llm, job
         self.began_at = time.time()
+        self.id = ""  # what its client calls it
+        self.tenant = TENANT.get()
         self.on_close: Callable[[RunningJob], None] = lambda run: None
         self.problem: Refusal | None = None  # what broke it
         self.ignored: list[str] = []  # fields of the request that changed nothing
-        self._news, self._progress_s = News(), progress_s
-        self._calling = Calling(format_of(llm.chat_template), job.tools) if job.may_call else None
+        self._news, self._progress_s = News(), min(progress_s, WATCHED_S) if job.shows_progress else progress_s
+        self._calling = Calling(format_of(llm.chat_template, job.tools), job.tools) if job.may_call else None
         self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
         self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
@@ -56,7 +61,7 @@ class RunningJob:
                     for event in self._events_of(output):
                         yield event
         except Exception as error:  # whatever the engine raises belongs to this job
-            self.problem = refusal_of(error)
+            self.problem = logged_refusal(error)
             raise self.problem from error
         finally:
             self.close()
@@ -205,7 +210,7 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         in_chat: ChatSettings = {**settings, "template_args": args} if args else {**settings}  # type: ignore[typeddict-item]
         return llm.chat_jobs([messages], None, in_chat)[0]
     if job.prompt is None:
-        raise Refusal(400, "messages is empty; a chat needs at least one message", field="messages", code="invalid_value")
+        raise invalid("messages", "messages is empty; a chat needs at least one message")
     if job.suffix is not None and isinstance(job.prompt, str):
         infill = llm.encode_infill(job.prompt, job.suffix)
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)

@@ -20,14 +20,13 @@ from puna.server.body import read_json
 from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.models import Models
-from puna.server.refusals import Refusal, logged_refusal
-from puna.server.replies import headers_of
+from puna.server.refusals import Refusal, invalid, logged_refusal
+from puna.server.replies import AnswerSource, AnswerWriter, ErrorBody, Reply, ReplyShape, StreamReply, WholeReply, headers_of
 from puna.server.running_job import RunningJob, prepare, prompt_size
 from puna.server.settings import ServerSettings
 from puna.server.stored_responses import StoredResponses
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
-ErrorBody = Callable[[Refusal], dict[str, Any]]
 
 MAX_PROMPTS = 2048  # OpenAI's limit of texts to embed
 
@@ -74,6 +73,13 @@ class Service:
         run.on_close = lambda ended: self._end(ended, lambda: self.models.release(model))
         return run
 
+    def run_of(self, name: str) -> RunningJob:
+        """The running job that its client calls so. Refusal (404) if there is none, or if a client with another key owns it."""
+        found = next((run for run in self.running if run.id == name and run.tenant == TENANT.get()), None)
+        if not name or found is None:
+            raise Refusal(404, f"no request {name[:80]!r} is running", field="id", code="not_found")
+        return found
+
     async def measured(self, job: Job) -> tuple[int, int]:
         """The tokens of a chat's prompt, and how many may be there at most if one is to be generated."""
         async with self.models.using(job.model) as llm:
@@ -99,6 +105,14 @@ class Service:
         release()
         for listener in self.listeners:
             listener(run)
+
+    def reply(self, writer: AnswerWriter, shape: ReplyShape, streams: bool, source: AnswerSource) -> Reply:
+        """An answer: the writer's chunks as a stream, or what it writes whole. The source is closed at the end."""
+        if streams:
+            return StreamReply(
+                writer.chunks(), shape.failed, source.close, shape.stream_type, source.headers, self.settings.stream_s
+            )
+        return WholeReply(writer.whole(), shape.error_body, source.close, source.headers)
 
     def answered(self, endpoint: Endpoint, error_body: ErrorBody) -> Endpoint:
         """The endpoint, with its errors in the wire's shape. A bug is logged under an id, and the client gets the id."""
@@ -127,17 +141,11 @@ def _of_tenant(job: Job) -> Job:
 
 def _rows_of_ids(llm: LLM, prompts: Sequence[Any], truncates: bool) -> list[list[int]]:
     if not prompts or len(prompts) > MAX_PROMPTS:
-        raise Refusal(
-            400, f"input holds {len(prompts)} texts; 1 to {MAX_PROMPTS} are allowed", field="input", code="invalid_value"
-        )
+        raise invalid("input", f"input holds {len(prompts)} texts; 1 to {MAX_PROMPTS} are allowed")
     rows = [_row_of_ids(llm, prompt, truncates) for prompt in prompts]
     if [] in rows:
-        raise Refusal(400, f"text {rows.index([])} of input has no tokens", field="input", code="invalid_value")
+        raise invalid("input", f"text {rows.index([])} of input has no tokens")
     return rows
-
-
-def _wrong_input(problem: str) -> Refusal:
-    return Refusal(400, problem, field="input", code="invalid_value")
 
 
 def _row_of_ids(llm: LLM, prompt: Any, truncates: bool) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from puna.checks import require
@@ -25,7 +26,8 @@ class ServerSettings:
         stream_s: seconds in which a client must take what a stream has for it [60]
         progress_s: a stream says at least this often that a prompt is still being computed [2]
         drain_s: seconds that running requests have when the server ends [30]
-        keep_alive_s: seconds that an unused model stays loaded, where several are served; None: until its memory is needed [300]
+        keep_alive_s: seconds that an unused model stays loaded; inf: until its memory is needed; None: 300 where several are
+            served, inf for one alone [None]
         log_prompts: write prompts and answers to the log [False]
     """
 
@@ -43,7 +45,7 @@ class ServerSettings:
     stream_s: float = 60.0
     progress_s: float = 2.0
     drain_s: float = 30.0
-    keep_alive_s: float | None = 300.0
+    keep_alive_s: float | None = None
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
@@ -67,5 +69,5 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("stream_s", 0.01, 3600),
     ("progress_s", 0.01, 3600),
     ("drain_s", 0, 3600),
-    ("keep_alive_s", 0, 1e9),
+    ("keep_alive_s", 0, math.inf),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class StoredResponse:
     """An answer, and the items of its whole conversation, with its own at the end. Only its tenant finds it."""
 
     body: dict[str, Any]
-    items: list[dict[str, Any]]
+    items: Sequence[Mapping[str, Any]]
     tenant: str = ""
 
     @property
@@ -37,6 +38,7 @@ class StoredResponses:
     def __init__(self, max_count: int = MAX_COUNT, max_characters: int = MAX_CHARACTERS) -> None:
         self._max_count, self._max_characters = max_count, max_characters
         self._known: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
+        self._response_of: dict[str, str] = {}  # an item of an answer -> the answer
         self._characters = 0
 
     def put(self, response_id: str, response: StoredResponse) -> None:
@@ -44,6 +46,7 @@ class StoredResponses:
         size = response.size
         self._known[response_id] = (response, size)
         self._characters += size
+        self._response_of |= dict.fromkeys(_item_ids(response), response_id)
         while self._known and (len(self._known) > self._max_count or self._characters > self._max_characters):
             self._drop(next(iter(self._known)))
 
@@ -54,6 +57,12 @@ class StoredResponses:
         self._known.move_to_end(response_id)
         return found[0]
 
+    def item(self, item_id: str, tenant: str = "") -> dict[str, Any] | None:
+        """An item of an answer."""
+        found = self.get(self._response_of.get(item_id, ""), tenant)
+        items = [] if found is None else found.body["output"]
+        return next((item for item in items if item["id"] == item_id), None)
+
     def remove(self, response_id: str, tenant: str = "") -> bool:
         """Forget it. False if there is none."""
         if self.get(response_id, tenant) is None:
@@ -62,5 +71,11 @@ class StoredResponses:
         return True
 
     def _drop(self, response_id: str) -> None:
-        _, size = self._known.pop(response_id)
+        response, size = self._known.pop(response_id)
         self._characters -= size
+        for item_id in _item_ids(response):
+            del self._response_of[item_id]
+
+
+def _item_ids(response: StoredResponse) -> list[str]:
+    return [item["id"] for item in response.body.get("output", ())]

@@ -75,6 +75,18 @@ def test_tokens_are_counted(server: RunningServer, client: Any) -> None:
     assert client.messages.count_tokens(model="tiny", messages=HELLO).input_tokens == expected
 
 
+def test_models_are_listed_page_by_page(client: Any) -> None:
+    assert [model.id for model in client.models.list(limit=1)] == ["tiny", "caller"]
+    assert client.models.retrieve("caller").max_input_tokens == 1024
+
+
+def test_a_request_has_an_id(anthropic: Any, client: Any) -> None:
+    assert client.messages.create(model="tiny", messages=HELLO, max_tokens=2)._request_id.startswith("req_")
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.create(model="nobody", messages=HELLO, max_tokens=2)
+    assert missing.value.request_id == missing.value.body["request_id"]
+
+
 def test_errors_have_its_classes(anthropic: Any, client: Any) -> None:
     with pytest.raises(anthropic.NotFoundError, match="not served"):
         client.messages.create(model="nobody", messages=HELLO, max_tokens=3)

@@ -160,7 +160,7 @@ def test_errors_have_its_classes(client: Any) -> None:
         client.chat.completions.create(model="nobody", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="top_p") as wrong:
         client.chat.completions.create(model="tiny", messages=HELLO, top_p=7)
-    assert wrong.value.param == "top_p"
+    assert wrong.value.param == "top_p" and wrong.value.request_id.startswith("req_")
     with pytest.raises(openai.BadRequestError) as too_long:
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x" * 999}])
     assert too_long.value.code == "context_length_exceeded"

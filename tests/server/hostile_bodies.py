@@ -36,6 +36,7 @@ NEEDED: Mapping[str, dict[str, Any]] = {
     "InfillFields": {"input_prefix": "a", "input_suffix": "b"},
     "DetokenizeFields": {"tokens": [97]},
     "TemplateFields": {"messages": HELLO},
+    "ControlFields": {"id": "chatcmpl-0", "action": "reasoning_end"},
 }
 
 WRONG: tuple[Any, ...] = (True, 7, -1, 2.5, 10**30, "no such value", "", [], [[]], [None], [{}], {}, {"a": 1}, {"a": []})

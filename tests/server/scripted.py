@@ -11,7 +11,7 @@ from puna.server.models import ServedModel
 from tests.fakes import EOS, ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
 from tests.server.serving import TEMPLATE
 
-OPENING = b"assistant: "
+OPENING, CLOSING = b"assistant: ", b"</think>"
 CONTEXT = 4096
 
 
@@ -29,10 +29,12 @@ def scripted_model(
 
 
 def _next(text: bytes, answer: Callable[[str], str]) -> int:
-    """The byte that follows: of the answer to what stands before the last opening."""
+    """The byte that follows: of the answer to what stands before the last opening. The rest follows any end of thoughts."""
     at = text.rfind(OPENING) + len(OPENING)
-    whole, done = answer(text[:at].decode(errors="replace")).encode(), len(text) - at
-    return whole[done] if done < len(whole) else EOS
+    whole, said = answer(text[:at].decode(errors="replace")).encode(), text[at:]
+    if CLOSING in said:
+        whole, said = whole.rpartition(CLOSING)[2], said.rpartition(CLOSING)[2]
+    return whole[len(said)] if len(said) < len(whole) else EOS
 
 
 def last_question(prompt: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from puna.messages import Messages
-from puna.server.refusals import new_id
+from puna.server.ids import new_id
 from puna.server.tools.base import CallPart, ForTemplate, TextPart, Tool, ToolUse
 from tests.server.serving import TEMPLATE
 
@@ -38,11 +38,14 @@ class StandInFormat:
         self.asked.append(use)
         return f"start: {json.dumps(self.answer)}"
 
+    def takes(self, tools: Sequence[Tool]) -> bool:
+        return True
+
     def reader(self, tools: Sequence[Tool]) -> StandInReader:
         return StandInReader()
 
     def new_id(self) -> str:
-        return new_id("call")
+        return new_id("call_")
 
     notice = ""
 
@@ -82,5 +85,5 @@ def calling(answer: str) -> Iterator[StandInFormat]:
     """Models that answer so where tools are given."""
     made = StandInFormat(answer)
     places = ("puna.server.running_job.format_of", "puna.server.calling.format_of")
-    with patch(places[0], lambda template: made), patch(places[1], lambda template: made):
+    with patch(places[0], lambda *_: made), patch(places[1], lambda *_: made):
         yield made

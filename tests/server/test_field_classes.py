@@ -13,7 +13,7 @@ from scripts.wires import PATH
 
 SERVER = Path(__file__).parents[2] / "puna" / "server"
 ROUTES = {route.path: route.fields for wire in WIRES for route in wire.routes if route.fields is not None}
-CHECKED_BY_TYPE = {"modalities", "background"}  # one value is all that they may hold
+CHECKED_BY_TYPE = {"modalities"}  # one value is all that they may hold
 
 
 def test_the_document_is_made_from_the_tables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, ModelFormatError, UsageError
 from puna.llm import LLM
-from puna.server.models import Models, ServedModel
+from puna.server.models import SEVERAL_S, Models, ServedModel
 from puna.server.refusals import Refusal
 from tests.server.serving import quick_model
 
@@ -106,6 +107,13 @@ def test_unused_models_are_unloaded_in_their_time() -> None:
         assert memory.closed == ["a"]
 
     run(test, memory, keep_alive_s=0.0)
+
+
+def test_one_alone_stays_and_several_go_unless_told_otherwise() -> None:
+    several = [ServedModel("a", "a"), ServedModel("b", "b")]
+    for given, alone, many in ((None, None, SEVERAL_S), (9.0, 9.0, 9.0), (math.inf, None, None)):
+        kept = [Models(models, EngineConfig(), keep_alive_s=given).default.keep_alive_s for models in (several[:1], several)]
+        assert kept == [alone, many]
 
 
 def test_names_aliases_and_those_that_nobody_serves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -96,8 +97,8 @@ def references() -> Iterator[tuple[str, str]]:
     for path in FOLDER.rglob("*"):
         text = path.read_text("utf-8") if path.suffix in page.KINDS else ""
         home = path.parent.relative_to(FOLDER).as_posix()
-        for name in re.findall(r"from \"\./([\w./]+)\"", text):
-            yield path.name, f"/page/{home}/{name}".replace("/./", "/")
+        for name in re.findall(r"from \"(\.\.?/[\w./]+)\"", text):
+            yield path.name, posixpath.normpath(f"/page/{home}/{name}")
         for name in re.findall(r"[\"'`](page/[\w./]+\.\w+)", text):
             yield path.name, f"/{name}"
 
@@ -136,7 +137,7 @@ def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
     markup = (FOLDER / "index.html").read_text("utf-8")
     named = set(re.findall(r"\bt\(\"(\w+)\"", text)) | set(re.findall(r'data-(?:text|label|placeholder)="(\w+)"', markup))
     assert named <= english
-    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme)_\w+", " ".join(english)))
+    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme|model|effort)_\w+", " ".join(english)))
     assert {name.removesuffix("_one").removesuffix("Hint") for name in english - named} <= quoted | {"nameOfLanguage"}
 
 

@@ -6,22 +6,30 @@ import json
 import re
 import shutil
 import socket
+import subprocess
+import sys
+import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from puna.llm import LLM
 from puna.server.models import ServedModel
 from puna.server.settings import ServerSettings
+from tests.models import random_tensors, tiny_config, write_gguf
+from tests.server.pdfs import document, flate, line, stream, with_streams
 from tests.server.scripted import last_question, scripted_model
 from tests.server.serving import SETTINGS, TEMPLATE, RunningServer, serving
+from tests.server.test_page_documents import PROBLEMS, docx
 
-api = pytest.importorskip("playwright.sync_api")
+api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.full,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (on Debian: sudo apt install chromium)"),
     pytest.mark.filterwarnings("default"),
 ]
 expect = api.expect
@@ -30,6 +38,9 @@ DONE = "#send:not([hidden])"
 ANSWERS = "#thread .assistant"
 NO_MODEL = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
 LONG = "one " * 400
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / ".venv-browser" / "package" / "axe.min.js"  # `make browser` fetches it
+THINKING = TEMPLATE + "{# <think> </think> #}"
 WIDTHS = (320, 390, 820, 1280)
 
 ATTACKS = [
@@ -87,6 +98,10 @@ def model(name: str = "scripted", pause_s: float = 0.0) -> ServedModel:
     return scripted_model(answer, name, pause_s)
 
 
+def thinker(thoughts: str, pause_s: float = 0.0) -> ServedModel:
+    return scripted_model(lambda _: f"<think>{thoughts}</think>Seven.", "thinker", pause_s, THINKING)
+
+
 class Seen:
     """What a page did that it must not do."""
 
@@ -130,7 +145,7 @@ def opened(browser: Any, server: RunningServer, **context: Any) -> tuple[Any, Se
     page.set_default_timeout(20_000)
     seen = Seen(page, origin)
     page.goto(f"{origin}/")
-    expect(page.locator("#model option")).not_to_have_count(0)
+    expect(page.locator("#models .choice")).not_to_have_count(0)
     return page, seen
 
 
@@ -229,6 +244,7 @@ def test_system_prompt_and_sampling_reach_the_server(browser: Any, served: Runni
     page.click("#open-settings")
     page.fill("#system", "Be brief.")
     page.fill("#sampling-temperature", "0.5")
+    page.get_by_text("More settings").click()
     page.fill("#sampling-stop", "END\nSTOP")
     page.click("#close-settings")
     with page.expect_request("**/v1/chat/completions") as sent:
@@ -259,6 +275,62 @@ def test_a_text_file_goes_along(browser: Any, served: RunningServer, tmp_path: P
     seen.check()
 
 
+def test_a_pdf_and_a_word_document_go_along(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    (tmp_path / "report.pdf").write_bytes(with_streams(document(flate(line(b"first page")), stream(line(b"second page")))))
+    (tmp_path / "letter.docx").write_bytes(docx())
+    (tmp_path / "old.txt").write_bytes("Preis – 5 €".encode("windows-1252"))
+    page.set_input_files("#attach-file", [tmp_path / name for name in ("report.pdf", "letter.docx", "old.txt")])
+    expect(page.locator("#attachments .file[aria-busy=false]")).to_have_count(3)
+    expect(page.locator("#attachments .file").first).to_contain_text("2 pages · about 6 tokens")
+    page.get_by_role("button", name="Remove letter.docx").click()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "sum up")
+    content = json.loads(sent.value.post_data)["messages"][0]["content"]
+    assert content == "report.pdf:\n```\nfirst page\n\nsecond page\n```\n\nold.txt:\n```\nPreis – 5 €\n```\n\nsum up"
+    file = page.locator(".user details.file").first
+    expect(file.locator("pre")).to_have_count(0)
+    file.locator("summary").click()
+    expect(file.locator("pre")).to_have_text("first page\n\nsecond page")
+    page.reload()
+    page.locator("#chats .open").click()
+    expect(page.locator(".user details.file").first).to_contain_text("2 pages")
+    seen.check()
+
+
+def test_a_file_that_cannot_be_read_says_why(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    for name, (data, _) in PROBLEMS.items():
+        file = tmp_path / f"{name}.pdf"
+        file.write_bytes(data)
+        page.set_input_files("#attach-file", file)
+        expect(page.locator("#notice")).to_contain_text(file.name)
+        expect(page.locator("#attachments .file")).to_have_count(0)
+    seen.check()
+
+
+def test_formulas_are_drawn_and_prices_are_not(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(
+        page,
+        "echo Let $x^2$ be\n\n$$\\frac{a}{b}$$\n\n\\[\\sum_{i=1}^n \\foo\\]\n\n"
+        "It costs $5 and $6, and `$x$` is code. \\(\\frac{1}\\)",
+    )
+    body = page.locator(f"{ANSWERS} .body")
+    expect(body.locator("math")).to_have_count(3)
+    assert body.locator("math").evaluate_all("all => all.map((one) => one.getAttribute('alttext'))") == [
+        "x^2",
+        "\\frac{a}{b}",
+        "\\sum_{i=1}^n \\foo",
+    ]
+    expect(body).to_contain_text("\\foo")
+    expect(body).to_contain_text("It costs $5 and $6")
+    expect(body.locator("code")).to_have_text(["$x$", "\\frac{1}"])
+    above, below = body.locator("mfrac > *").evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    assert above < below
+    seen.check()
+
+
 def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
     page, seen = opened(browser, served)
     page.keyboard.type("by keys")
@@ -271,7 +343,13 @@ def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
     for _ in range(12):
         page.keyboard.press("Shift+Tab")
         names.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent"))
-    assert {"Edit", "Copy", "Answer again", "Settings", "Inspector", "Model"} <= set(names)
+    assert {"Edit", "Copy", "Answer again", "Settings", "Inspector", "Model scripted"} <= set(names)
+    page.focus("#open-inspector")
+    page.keyboard.press("Enter")
+    page.focus("#tab-body")
+    for key, tab in (("ArrowRight", "events"), ("ArrowLeft", "body"), ("ArrowLeft", "python")):
+        page.keyboard.press(key)
+        expect(page.locator(f"#tab-{tab}")).to_be_focused()
     page.focus("#open-settings")
     page.keyboard.press("Enter")
     expect(page.locator("#close-settings")).to_be_focused()
@@ -348,7 +426,7 @@ def test_the_key_is_asked_for_and_forgotten_with_the_tab(browser: Any) -> None:
         expect(page.locator("#key-wrong")).to_be_visible()
         page.fill("#key", "secret")
         page.keyboard.press("Enter")
-        expect(page.locator("#model option")).to_have_count(1)
+        expect(page.locator("#models .choice")).to_have_count(1)
         ask(page, "hello")
         expect(page.locator(f"{ANSWERS} .body")).to_have_text("You said hello.")
         assert "secret" not in page.evaluate("JSON.stringify(localStorage)")
@@ -361,7 +439,7 @@ def test_what_a_model_writes_is_text(browser: Any) -> None:
     name = ATTACKS[1]
     with serving(model(name)) as server:
         page, seen = opened(browser, server)
-        assert page.locator("#model").input_value() == name
+        assert page.locator("#model-name").inner_text() == name
         for attack in ATTACKS:
             page.click("#new-chat")
             ask(page, f"echo {attack}")
@@ -384,16 +462,215 @@ def forbidden_in(page: Any) -> Any:
 
 
 def letters(text: str) -> str:
-    return re.sub(r"\W", "", text)
+    return re.sub(r"\W", "", unicodedata.normalize("NFKC", text))  # a formula's letters are drawn as italic ones
 
 
-def test_thoughts_are_folded(browser: Any) -> None:
-    thinker = scripted_model(lambda _: "<think>I count.</think>Seven.", template=TEMPLATE + "{# <think> </think> #}")
-    with serving(thinker) as server:
+def test_thoughts_are_folded_and_go_back_with_the_next_message(browser: Any) -> None:
+    with serving(thinker("I count.")) as server:
         page, seen = opened(browser, server)
         ask(page, "how many?")
         expect(page.locator(f"{ANSWERS} .body")).to_have_text("Seven.")
         expect(page.locator(".thoughts-text")).to_be_hidden()
         page.locator(".thoughts summary").click()
         expect(page.locator(".thoughts-text")).to_have_text("I count.")
+        with page.expect_request("**/v1/chat/completions") as sent:
+            ask(page, "sure?")
+        assert json.loads(sent.value.post_data)["messages"][1] == {
+            "role": "assistant", "content": "Seven.", "reasoning_content": "I count.",
+        }  # fmt: skip
+        expect(page.locator(f"{ANSWERS} .body").last).to_have_text("Seven.")
         seen.check()
+
+
+def test_thinking_is_set_where_the_model_thinks(browser: Any) -> None:
+    with serving(thinker("I count."), model("plain")) as server:
+        page, seen = opened(browser, server)
+        page.click("#open-settings")
+        page.select_option("#sampling-reasoning_effort", "none")
+        page.fill("#sampling-thinking_budget", "3")
+        for name, sent_fields in (("thinker", {"reasoning_effort": "none", "thinking_budget": 3}), ("plain", {})):
+            page.click("#model")
+            page.get_by_role("radio", name=name).check()
+            page.keyboard.press("Escape")
+            expect(page.locator("#sampling-thinking_budget")).to_have_count(len(sent_fields) // 2)
+            with page.expect_request("**/v1/chat/completions") as sent:
+                ask(page, "how many?")
+            body = json.loads(sent.value.post_data)
+            assert {key: body[key] for key in ("reasoning_effort", "thinking_budget") if key in body} == sent_fields
+        seen.check()
+
+
+def test_answer_now_ends_the_thinking(browser: Any) -> None:
+    with serving(thinker("so " * 2000, pause_s=0.005)) as server:
+        page, seen = opened(browser, server)
+        page.fill("#prompt", "how many?")
+        page.keyboard.press("Enter")
+        button = page.get_by_role("button", name="Answer now")
+        expect(page.locator(".thoughts summary")).to_have_text("Thinking …")
+        button.press("Enter")
+        page.wait_for_selector(DONE)
+        expect(page.locator(f"{ANSWERS} .body")).to_have_text("Seven.")
+        expect(page.locator(".thoughts summary")).to_contain_text("Thought for")
+        assert len(page.locator(".thoughts-text").text_content()) < 4000
+        expect(button).to_be_hidden()
+        seen.check()
+
+
+def test_the_prompts_progress_is_shown(browser: Any) -> None:
+    with serving(model(pause_s=0.15)) as server:
+        page, seen = opened(browser, server)
+        page.fill("#prompt", "echo " + "p" * 3000)
+        page.keyboard.press("Enter")
+        bar, values = page.locator(".waiting progress"), []
+        while page.locator(".waiting").is_visible():
+            if bar.is_visible():
+                values.append(bar.evaluate("bar => bar.value / bar.max"))
+                assert re.fullmatch(r"Reading [\d,]+ of 3,0\d\d tokens", page.locator(".waiting .hint").inner_text())
+            time.sleep(0.05)
+        assert len(set(values)) >= 3 and values == sorted(values) and 0 <= values[0] < values[-1] <= 1
+        page.keyboard.press("Escape")
+        page.wait_for_selector(DONE)
+        seen.check()
+
+
+def test_the_models_with_their_plans(browser: Any, tmp_path: Path) -> None:
+    config = tiny_config()
+    write_gguf(tmp_path / "second.gguf", config, random_tensors(config, seed=1))
+    others = ServedModel("second", str(tmp_path / "second.gguf")), ServedModel("gone", str(tmp_path / "gone.gguf"))
+
+    def load(*_: Any) -> LLM:
+        time.sleep(1.0)
+        made = model("second").llm
+        assert made is not None
+        return made
+
+    with serving(model("first"), *others, load=load) as server:
+        page, seen = opened(browser, server)
+        page.focus("#model")
+        page.keyboard.press("Enter")
+        rows = page.locator("#models .choice")
+        expect(rows.nth(0)).to_contain_text("in memory")
+        expect(rows.nth(0)).to_contain_text("4,096 tokens of context")
+        expect(rows.nth(1)).to_contain_text("MiB of memory · 128 tokens of context")
+        expect(rows.nth(2)).to_contain_text("Cannot be opened")
+        expect(rows.nth(2).locator("input")).to_be_disabled()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(rows.nth(0)).to_be_hidden()
+        expect(page.locator("#model-name")).to_have_text("second")
+        page.fill("#prompt", "hello")
+        page.keyboard.press("Enter")
+        expect(page.locator(".waiting")).to_contain_text("Loading second into memory")
+        expect(page.locator(f"{ANSWERS} .body")).to_have_text("You said hello.")
+        page.click("#model")
+        expect(rows.nth(1)).to_contain_text("in memory")
+        page.keyboard.press("Escape")
+        expect(page.locator("#model")).to_be_focused()
+        page.reload()
+        expect(page.locator("#model-name")).to_have_text("second")
+        seen.check()
+
+
+def test_a_model_that_does_not_fit_says_what_it_needs(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    write_gguf(tmp_path / "second.gguf", config, random_tensors(config, seed=1))
+    monkeypatch.setattr("puna.machine.planning.devices.memory_bytes", lambda host: (1 << 20, 1 << 10))
+    with serving(model("first"), ServedModel("second", str(tmp_path / "second.gguf"))) as server:
+        server.service.models.default.num_users += 1  # else it would make room
+        page, seen = opened(browser, server)
+        page.click("#model")
+        expect(page.locator("#models .choice").nth(1)).to_contain_text("Does not fit: it needs")
+        expect(page.locator("#models input").nth(1)).to_be_disabled()
+        server.service.models.default.num_users -= 1
+        seen.check()
+
+
+def test_a_chat_that_is_too_long_says_so(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(page, "x" * 5000)
+    expect(page.locator(".note")).to_contain_text("This chat is too long for the model.")
+    expect(page.locator(".note small")).to_contain_text("the context holds 4096")
+    page.locator(".note").get_by_role("button", name="New chat").click()
+    expect(page.locator("#welcome")).to_be_visible()
+    ask(page, "long " + "x" * 3000)
+    expect(page.locator(".note")).to_contain_text("context is full")
+    seen.check("Failed to load resource: the server responded with a status of 400 (Bad Request)")
+
+
+def test_an_answer_is_kept_when_the_page_is_left(browser: Any) -> None:
+    with serving(model(pause_s=0.02)) as server:
+        page, seen = opened(browser, server)
+        page.fill("#prompt", "a long one")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"{ANSWERS} .body")).to_contain_text("one " * 100, timeout=30_000)
+        page.reload()
+        expect(page.locator(".note")).to_contain_text("You left this page")
+        assert page.locator(f"{ANSWERS} .body").inner_text().startswith("one one")
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_selector(DONE)
+        assert page.locator(f"{ANSWERS} .body").inner_text() == LONG.strip()
+        seen.check()
+
+
+@pytest.mark.parametrize("question", ["hello", "echo it's \"quoted\" $HOME `x` \\n 'and' 🦙\nnew line"], ids=["plain", "quoted"])
+def test_the_inspectors_curl_and_python_do_the_same(browser: Any, served: RunningServer, tmp_path: Path, question: str) -> None:
+    page, seen = opened(browser, served)
+    page.click("#open-settings")
+    page.fill("#system", 'It\'s "here" \\ $PATH')
+    page.fill("#sampling-temperature", "0")
+    page.get_by_text("More settings").click()
+    page.fill("#sampling-top_k", "3")
+    page.click("#close-settings")
+    page.fill("#prompt", question)
+    page.click("#send")
+    page.wait_for_selector(DONE)
+    expected = answer(f"user: {question}\nassistant: ")
+    page.click("#open-inspector")
+    codes = {}
+    for tab in ("curl", "python"):
+        page.click(f"#tab-{tab}")
+        codes[tab] = page.locator("#inspected").text_content()
+    (tmp_path / "same.py").write_text(codes["python"], "utf-8")
+    said = subprocess.run([sys.executable, tmp_path / "same.py"], capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout.strip() == expected.strip()
+    streamed = subprocess.run(["sh", "-c", codes["curl"]], capture_output=True, text=True, timeout=60, check=True).stdout
+    events = [json.loads(line.removeprefix("data: ")) for line in streamed.splitlines() if line.startswith("data: {")]
+    texts = [event["choices"][0]["delta"].get("content", "") for event in events if event["choices"]]
+    assert "".join(texts) == expected
+    seen.check()
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not here: make browser fetches it with npm")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(browser: Any, served: RunningServer, width: int, scheme: str) -> None:
+    script = AXE.read_text("utf-8")
+    page, _ = opened(
+        browser, served, bypass_csp=True, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 800}
+    )
+
+    def check(what: str) -> None:
+        page.evaluate(script)
+        found = page.evaluate("axe.run()")["violations"]
+        assert [(what, one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+
+    check("the empty page")
+    page.click("#model")
+    check("the models")
+    page.keyboard.press("Escape")
+    ask(page, "echo # A\n\n|a|b|\n|-|-|\n|c|d|\n\n```py\nx = 1\n```\n\n> q\n\n1. [x](https://example.org)")
+    page.get_by_role("button", name="Answer again").click()
+    page.wait_for_selector(DONE)
+    check("a chat")
+    page.set_input_files("#attach-file", {"name": "a.docx", "mimeType": "", "buffer": docx()})
+    check("an attached file")
+    ask(page, "echo $x$ and\n\n\\[" + "\\frac{a}{b} + " * 20 + "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}\\]")
+    page.locator("details.file summary").click()
+    check("a file and formulas")
+    for name in ("settings", "inspector"):
+        page.click(f"#open-{name}")
+        check(name)
+        page.click(f"#close-{name}")
+    if width < 820:
+        page.click("#open-sidebar")
+        check("the chats")

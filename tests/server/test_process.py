@@ -74,11 +74,12 @@ def deaf_client(port: int) -> socket.socket:
     return deaf
 
 
-def test_a_signal_drains_and_a_deadline_ends_what_runs(model: Path) -> None:
+@pytest.mark.parametrize("trial", [1, *(pytest.param(trial, marks=pytest.mark.full) for trial in range(2, 21))])
+def test_a_signal_drains_and_a_deadline_ends_what_runs(model: Path, trial: int) -> None:
     """B7: running streams get a last event; a client that never reads does not hold the server."""
     with started(model, "--drain", 1) as (process, port):
         ends: list[bytes] = []
-        threads = streaming(port, 4, ends)
+        threads = streaming(port, 8, ends)
         with deaf_client(port):
             process.send_signal(signal.SIGTERM)
             signalled = time.monotonic()
@@ -88,7 +89,7 @@ def test_a_signal_drains_and_a_deadline_ends_what_runs(model: Path) -> None:
             assert took_s < 1 + 2 + 1.5 * slowness()  # drain, last words, and the interpreter's own end
         for thread in threads:
             thread.join(WAIT_S)
-        assert len(ends) == 4 and all(end.endswith(b"data: [DONE]\n\n") for end in ends), ends
+        assert len(ends) == 8 and all(end.endswith(b"data: [DONE]\n\n") for end in ends), ends
 
 
 def slowness() -> float:

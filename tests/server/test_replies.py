@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.server.serving import SETTINGS, WAIT_S, RunningServer, quick_model, serving
+from tests.server.serving import SETTINGS, WAIT_S, Answer, RunningServer, quick_llm, quick_model, serving
 
 ENDLESS = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4000, "ignore_eos": True, "context_shift": True}
+ROOM = quick_llm().plan.max_sequences
 LINGER_S = 2.0  # until the pages of a client that went away are free
 
 
@@ -107,6 +108,32 @@ def test_the_queue_is_bounded() -> None:
             connection.close()
         assert within(LINGER_S, lambda: is_at_rest(server))
         assert server.post("/v1/completions", {"prompt": "hello"}).status == 200
+
+
+def test_a_hundred_at_once_with_room_for_forty() -> None:
+    """D13: those for whom there is no room are told to come back in a second, all others finish with the text of a lone one."""
+    with serving(quick_model(), settings=replace(SETTINGS, max_queue=40 - ROOM)) as server:
+        asked = {"prompt": "hello", "max_tokens": 100, "ignore_eos": True}
+        alone = server.post("/v1/completions", asked).json["choices"][0]["text"]
+        step, gate = server.llm.engine.step, threading.Event()
+
+        def held() -> object:
+            gate.wait(WAIT_S)
+            return step()
+
+        server.llm.engine.step = held  # type: ignore[method-assign, assignment]
+        answers: list[Answer] = []
+        clients = [threading.Thread(target=lambda: answers.append(server.post("/v1/completions", asked))) for _ in range(100)]
+        for client in clients:
+            client.start()
+        assert within(WAIT_S, lambda: len(answers) == 60), "those refused need no step"
+        assert {(one.status, one.headers["retry-after"]) for one in answers} == {(429, "1")}
+        gate.set()
+        for client in clients:
+            client.join(WAIT_S)
+        assert [one.status for one in answers[60:]] == [200] * 40
+        assert {one.json["choices"][0]["text"] for one in answers[60:]} == {alone}
+        assert within(LINGER_S, lambda: is_at_rest(server))
 
 
 def test_a_stream_opens_before_the_prompt_is_computed() -> None:

@@ -31,6 +31,15 @@ def test_their_size_is_limited() -> None:
     assert stored.get("f") is not None
 
 
+def test_items_are_found_as_long_as_their_response() -> None:
+    stored = StoredResponses(max_count=1)
+    item = {"id": "msg_1", "type": "message"}
+    stored.put("a", StoredResponse({"output": [item]}, [item], "one"))
+    assert stored.item("msg_1", "one") == item and stored.item("msg_1", "two") is stored.item("msg_2", "one") is None
+    stored.put("b", StoredResponse({"output": []}, []))
+    assert stored.item("msg_1", "one") is None
+
+
 def test_another_tenant_neither_finds_nor_removes_it() -> None:
     stored = StoredResponses()
     stored.put("a", StoredResponse({}, [], "one"))

@@ -70,10 +70,15 @@ def expected(config: ModelConfig, tensors: Mapping[str, TensorHeader], plan: Pla
     shares = SHARES[kind]
     prompt = min(USUAL_PROMPT, plan.max_context)
     return Speed(
-        1 / _decode_s(config, plan, roofline, shares),
+        decode_per_s(config, plan, roofline, kind),
         1 / _prompt_token_s(config, tensors, plan, roofline, shares, prompt),
         roofline.source,
     )
+
+
+def decode_per_s(config: ModelConfig, plan: Plan, roofline: PlannedRoofline, kind: str) -> float:
+    """Generated tokens per second, with USUAL_TOKENS before each."""
+    return 1 / _decode_s(config, plan, roofline, SHARES[kind])
 
 
 def _decode_s(config: ModelConfig, plan: Plan, roofline: PlannedRoofline, shares: Shares) -> float:

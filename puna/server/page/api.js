@@ -4,11 +4,11 @@ import { eventsOf } from "./event_stream.js";
 
 const KEY = "puna.key";
 
-/** The server refused: `message` is in its words. */
+/** The server refused: `message` is in its words, `code` names the kind. */
 export class ServerError extends Error {
-  constructor(message, status = 0) {
+  constructor({ message = "", code = "" }, status = 0) {
     super(message);
-    this.status = status;
+    Object.assign(this, { code, status });
   }
 }
 
@@ -19,10 +19,9 @@ export class Unreachable extends Error {}
 export const readKey = () => sessionStorage.getItem(KEY) ?? "";
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
 
-/** The served models, as /v1/models lists them. */
+/** The served models with their plans: `models`, and `free_bytes` for one that is not loaded (`model_plans.py`). */
 export async function listModels() {
-  const response = await call("v1/models");
-  return (await response.json()).data;
+  return (await call("page/models")).json();
 }
 
 export async function isAlive() {
@@ -33,9 +32,14 @@ export async function isAlive() {
   }
 }
 
+/** Ends the thinking of a running completion, so that its answer comes. */
+export async function endThinking(id) {
+  await call("v1/chat/completions/control", posted({ id, action: "reasoning_end" }));
+}
+
 /** Yields the events of a streamed chat completion. Throws ServerError, Unreachable, or AbortError after `signal`. */
 export async function* streamChat(body, signal) {
-  const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(body), signal });
+  const response = await call("v1/chat/completions", { ...posted(body), signal });
   let isWhole = false;
   try {
     for await (const data of eventsOf(response.body)) {
@@ -47,6 +51,8 @@ export async function* streamChat(body, signal) {
   }
   if (!isWhole) throw new Unreachable();
 }
+
+const posted = (body) => ({ method: "POST", body: JSON.stringify(body) });
 
 async function call(path, options = {}) {
   let response;
@@ -69,11 +75,11 @@ function headers(options) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
-  return new ServerError(body.error?.message ?? `${response.status} ${response.statusText}`, response.status);
+  return new ServerError(body.error ?? { message: `${response.status} ${response.statusText}` }, response.status);
 }
 
 function checked(event) {
-  if (event.error) throw new ServerError(event.error.message ?? "");
+  if (event.error) throw new ServerError(event.error);
   return event;
 }
 

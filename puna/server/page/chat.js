@@ -1,21 +1,24 @@
 // One open chat: sending, stopping, editing, and going back to another branch.
 
-import { addNode, chooseNode, newChat, parentOf, shownNodes, titleOf } from "./conversation.js";
+import { ServerError, Unreachable, endThinking } from "./api.js";
+import { addNode, chooseNode, newChat, parentOf, settled, shownNodes, titleOf } from "./conversation.js";
 import { bodyOf, generate } from "./generation.js";
 import { readTyped, samplingOf } from "./sampling.js";
 
 const SYSTEM = "puna.system"; // what new chats begin with
+const KEEP_MS = 1000; // so much of an answer is lost at most if the page is closed
 
 export class Chat {
   #running = null; // the AbortController of the answer that is coming
   #frame = 0;
+  #keptAt = 0;
 
   /**
-   * `views.thread`, `views.inspector`; `model()` names the model; `tell` hears of: changed() at the begin and end of an answer,
-   * finished(node), lost() when the server went away, refused() when it wants a key.
+   * `views.thread`, `views.inspector`; `models` knows which model answers; `tell` hears of: changed() at the begin and end of an
+   * answer, saved(chat), finished(node), lost() when the server went away, refused() when it wants a key.
    */
-  constructor(history, views, model, tell) {
-    Object.assign(this, { history, views, model, tell });
+  constructor(history, views, models, tell) {
+    Object.assign(this, { history, views, models, tell });
     this.start();
   }
 
@@ -73,30 +76,51 @@ export class Chat {
     this.#running?.abort();
   }
 
+  /** Ends the thinking of the answer that is coming. If that fails, the model thinks on, and one can ask again. */
+  async hurry(node) {
+    const { live } = node;
+    if (!live || live.isHurried) return;
+    live.isHurried = true;
+    this.views.thread.update(node);
+    try {
+      await endThinking(live.requestId);
+    } catch (error) {
+      if (!(error instanceof ServerError || error instanceof Unreachable)) throw error;
+      live.isHurried = false;
+      this.views.thread.update(node);
+    }
+  }
+
   #answer(question) {
     if (this.isBusy) return null;
-    return this.#fill(addNode(this.current, question, { role: "assistant", model: this.model() }), question);
+    return this.#fill(addNode(this.current, question, { role: "assistant", model: this.models.name }), question);
   }
 
   /** Streams into `node` what comes after `last`. */
   async #fill(node, last) {
     if (this.isBusy) return;
     const chat = this.current;
-    const body = bodyOf(chat, last, this.model(), samplingOf(readTyped()));
+    const body = bodyOf(chat, last, this.models.name, samplingOf(readTyped(), this.models.chosen));
     const running = (this.#running = new AbortController());
     const record = this.views.inspector.begin(body);
-    node.finish = "";
+    node.live = { isLoading: this.models.isToLoad, isHurried: false, requestId: "", progress: null };
     chat.title ||= titleOf(chat);
     this.tell.changed();
     await this.#save(chat);
     await generate(node, body, running.signal, (event) => {
       record.event(event);
       this.#showSoon(node);
+      this.#keepSometimes(chat);
     });
     this.#running = null;
+    if (node.finish === "length" && this.#isFull(node)) node.finish = "full";
     record.end(node.finish);
     await this.#save(chat);
     this.#ended(chat, node);
+  }
+
+  #isFull({ stats }) {
+    return stats && this.models.contextLength && stats.prompt + stats.output >= this.models.contextLength;
   }
 
   #ended(chat, node) {
@@ -117,9 +141,18 @@ export class Chat {
     });
   }
 
+  #keepSometimes(chat) {
+    if (performance.now() - this.#keptAt > KEEP_MS) this.#keep(chat);
+  }
+
   async #save(chat) {
     chat.updatedAt = Date.now();
-    await this.history.save(structuredClone(chat));
+    await this.#keep(chat);
     await this.tell.saved(chat);
+  }
+
+  #keep(chat) {
+    this.#keptAt = performance.now();
+    return this.history.save(settled(chat));
   }
 }

@@ -28,11 +28,17 @@ function checkedNode(node) {
     at: number(node.at),
     content: text(node.content),
     reasoning: text(node.reasoning),
+    thoughtMs: number(node.thoughtMs),
     model: text(node.model),
     finish: text(node.finish),
-    files: list(node.files).map((file) => ({ name: text(file?.name), text: text(file?.text) })),
+    files: list(node.files).map(checkedFile),
     stats: checkedStats(node.stats),
   };
+}
+
+function checkedFile(file) {
+  const [pages, readPages] = [number(file?.pages), number(file?.readPages)];
+  return { name: text(file?.name), text: text(file?.text), pages, readPages, isCut: file?.isCut === true };
 }
 
 function checkedStats(stats) {

@@ -1,17 +1,15 @@
 // Where one writes: the text, the attached files, and the two buttons.
 
-import { byId, element, icon, iconButton } from "./dom.js";
+import { Attachments } from "./attachments.js";
+import { byId } from "./dom.js";
 import { formatNumber, t } from "./languages.js";
 
-const MAX_BYTES = 1 << 20; // of one file; the server refuses bodies above 8 MiB
-
 export class Composer {
-  #files = [];
-
   /** `actions`: send(text, files), stop(), tell(text): a problem in words. */
   constructor(actions) {
     this.actions = actions;
     this.area = byId("prompt");
+    this.attachments = new Attachments(byId("attachments"), actions.tell, () => this.focus());
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send();
@@ -54,12 +52,11 @@ export class Composer {
 
   #send() {
     const text = this.area.value;
-    if (this.isBusy || (!text.trim() && !this.#files.length)) return;
-    this.actions.send(text, this.#files);
+    if (this.isBusy || (!text.trim() && this.attachments.isEmpty)) return;
+    if (this.attachments.isReading) return this.actions.tell(t("fileStillReading"));
+    this.actions.send(text, this.attachments.take());
     this.area.value = "";
-    this.#files = [];
     this.#grow();
-    this.#showFiles();
   }
 
   /** Enter sends. While an input method composes (Chinese, Japanese), Enter belongs to it. */
@@ -83,43 +80,13 @@ export class Composer {
   }
 
   async #attachAll(input) {
-    await this.#attach([...input.files]);
-    input.value = "";
+    const files = [...input.files];
+    input.value = ""; // the same file may be chosen again
+    await this.#attach(files);
   }
 
   async #attach(files) {
-    for (const file of files) {
-      const text = file.size > MAX_BYTES ? null : await textOf(file);
-      if (file.size > MAX_BYTES) this.actions.tell(t("fileTooLarge", { name: file.name }));
-      else if (text === null) this.actions.tell(t("fileNoText", { name: file.name }));
-      else this.#files.push({ name: file.name, text });
-    }
-    this.#showFiles();
+    await this.attachments.add(files);
     this.focus();
-  }
-
-  #showFiles() {
-    const items = this.#files.map((file) => {
-      const remove = iconButton("close", t("removeFile", { name: file.name }), () => this.#remove(file));
-      return element("li", { class: "file" }, icon("file"), file.name, remove);
-    });
-    byId("attachments").hidden = !items.length;
-    byId("attachments").replaceChildren(...items);
-  }
-
-  #remove(file) {
-    this.#files = this.#files.filter((other) => other !== file);
-    this.#showFiles();
-    this.focus();
-  }
-}
-
-/** The text of a file; null for one that is no text. */
-async function textOf(file) {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-    return text.includes("\0") ? null : text;
-  } catch {
-    return null;
   }
 }

@@ -13,6 +13,11 @@ export function newChat(system) {
   return { id: newId(), title: "", system, createdAt: now, updatedAt: now, nodes: [], chosen: {} };
 }
 
+/** A copy to keep: an answer that is still coming is one that the page left, should it not come back to it. */
+export function settled(chat) {
+  return structuredClone({ ...chat, nodes: chat.nodes.map((node) => (node.live ? { ...node, live: null, finish: "left" } : node)) });
+}
+
 /** Adds a message below another one, or at the top (null), and shows it. */
 export function addNode(chat, parent, fields) {
   const node = { id: newId(), parent: parent?.id ?? ROOT, at: Date.now(), content: "", ...fields };
@@ -46,13 +51,25 @@ export function messagesUpTo(chat, last) {
   const nodes = [];
   for (let node = last; node; node = parentOf(chat, node)) nodes.unshift(node);
   const system = chat.system.trim() ? [{ role: "system", content: chat.system }] : [];
-  return [...system, ...nodes.map((node) => ({ role: node.role, content: textOf(node) }))];
+  return [...system, ...nodes.map(messageOf)];
+}
+
+/** Thoughts go back with the answer they led to: a model's template decides what it shows the model of them. */
+function messageOf(node) {
+  const thoughts = node.reasoning ? { reasoning_content: node.reasoning } : {};
+  return { role: node.role, content: textOf(node), ...thoughts };
 }
 
 /** What the model reads of a message: its files first, then the words that refer to them. */
 export function textOf(node) {
-  const files = (node.files ?? []).map((file) => `${file.name}:\n${fenced(file.text)}\n\n`);
+  const files = (node.files ?? []).map((file) => `${headOf(file)}:\n${fenced(file.text)}\n\n`);
   return files.join("") + node.content;
+}
+
+/** What the model is told of a file before its text. */
+function headOf({ name, pages, readPages, isCut }) {
+  if (!isCut) return name;
+  return pages && readPages < pages ? `${name} (pages 1 to ${readPages} of ${pages})` : `${name} (its beginning)`;
 }
 
 /** A code block whose fence is longer than any in the text. */

@@ -6,18 +6,17 @@ import { messagesUpTo } from "./conversation.js";
 /** The body of a chat completion. Settings that are left empty are not sent: then the model's own apply. */
 export function bodyOf(chat, last, model, settings) {
   const options = { include_usage: true, continuous_usage_stats: true };
-  return { model, messages: messagesUpTo(chat, last), stream: true, stream_options: options, ...settings };
+  return { model, messages: messagesUpTo(chat, last), stream: true, stream_options: options, return_progress: true, ...settings };
 }
 
 /**
  * Fills `node` from a stream until it ends, and says how it ended in `node.finish`: stop, length, stopped (by the person),
- * broken (the server went away), or error (`node.problem` has its words, `node.status` its number). `tell` hears of each event.
+ * broken (the server went away), or error (`node.problem` has its words, `node.code` and `node.status` its kind). `tell` hears of
+ * each event. While the stream runs, `node.live` holds what is known of it: isLoading, isHurried, requestId, progress.
  */
 export async function generate(node, body, signal, tell) {
   const clock = { asked: performance.now(), first: 0 };
-  node.finish = "";
-  node.problem = "";
-  node.status = 0;
+  Object.assign(node, { finish: "", problem: "", code: "", status: 0 });
   try {
     for await (const event of streamChat(body, signal)) {
       take(node, event, clock);
@@ -26,18 +25,19 @@ export async function generate(node, body, signal, tell) {
   } catch (error) {
     fail(node, error);
   } finally {
-    node.progress = null;
+    node.live = null;
     node.finish ||= "stop";
   }
 }
 
 function take(node, event, clock) {
-  node.progress = event.prompt_progress ?? null;
   const choice = event.choices?.[0];
   const { content = "", reasoning_content: reasoning = "" } = choice?.delta ?? {};
-  if ((content || reasoning) && !clock.first) clock.first = performance.now();
+  Object.assign(node.live, { isLoading: false, requestId: event.id, progress: event.prompt_progress ?? null });
+  if (content || reasoning) clock.first ||= performance.now();
   node.content += content ?? "";
   node.reasoning = (node.reasoning ?? "") + (reasoning ?? "");
+  if (reasoning) node.thoughtMs = performance.now() - clock.first;
   node.finish = choice?.finish_reason ?? node.finish;
   if (event.usage && clock.first) node.stats = statsOf(event.usage, clock);
 }
@@ -60,6 +60,7 @@ export function speedOf(stats) {
 function fail(node, error) {
   if (error.name === "AbortError") node.finish = "stopped";
   else if (error instanceof Unreachable) node.finish = "broken";
-  else if (error instanceof ServerError) Object.assign(node, { finish: "error", problem: error.message, status: error.status });
-  else throw error;
+  else if (error instanceof ServerError) {
+    Object.assign(node, { finish: "error", problem: error.message, code: error.code, status: error.status });
+  } else throw error;
 }

@@ -34,8 +34,19 @@ export function formatNumber(value, digits = 0) {
   return value.toLocaleString(chosen, { maximumFractionDigits: digits });
 }
 
-export function formatDate(time) {
-  return new Date(time).toLocaleDateString(chosen, { day: "numeric", month: "short" });
+const [GIB, MIB] = [2 ** 30, 2 ** 20];
+
+/** Memory in GiB; in MiB where two digits of a GiB would say little. */
+export function formatBytes(bytes) {
+  return bytes >= 0.1 * GIB ? `${formatNumber(bytes / GIB, 2)} GiB` : `${formatNumber(bytes / MIB)} MiB`;
+}
+
+/** "today", "yesterday", or the date. */
+export function formatDay(time) {
+  const [day, today] = [time, Date.now()].map((at) => new Date(at).setHours(0, 0, 0, 0));
+  const before = Math.round((day - today) / 86_400_000);
+  if (before >= -1) return new Intl.RelativeTimeFormat(chosen, { numeric: "auto" }).format(before, "day");
+  return new Date(time).toLocaleDateString(chosen, { day: "numeric", month: "long" });
 }
 
 /** Writes the texts of the page's own elements: data-text, data-label, data-placeholder name them. */

@@ -19,15 +19,17 @@ import { Thread } from "./thread.js";
 const NOTICE_MS = 6000;
 const history = await openHistory();
 
-const models = new ModelPicker(() => showContext());
+const models = new ModelPicker({ chosen: modelChosen, opened: () => loadModels() });
 const inspector = new Inspector(byId("inspector-body"));
 const thread = new Thread(byId("thread"), byId("scroll"), {
   edit: (node, text) => chat.edit(node, text),
   regenerate: (node) => chat.regenerate(node),
   resume: (node) => chat.resume(node),
+  hurry: (node) => chat.hurry(node),
+  create: () => startChat(),
   choose: (node) => chat.choose(node),
 }, () => chat.isBusy);
-const chat = new Chat(history, { thread, inspector }, () => models.name, {
+const chat = new Chat(history, { thread, inspector }, models, {
   changed: showAll,
   saved: (saved) => sidebar.refresh(saved === chat.current ? saved.id : undefined),
   finished,
@@ -40,12 +42,18 @@ const connection = new Connection(serverChanged);
 
 function showAll() {
   thread.show(chat.current);
+  if (chat.current.nodes.length) window.history.replaceState(null, "", `#${chat.current.id}`);
   byId("welcome").hidden = chat.current.nodes.length > 0;
   byId("title").textContent = chat.current.title;
   byId("title").hidden = !chat.current.title;
   document.title = chat.current.title ? `${chat.current.title} · puna` : "puna";
   composer.setBusy(chat.isBusy);
   showContext();
+}
+
+function modelChosen() {
+  showContext();
+  if (!byId("settings").hidden) fillSettings();
 }
 
 function showContext() {
@@ -58,7 +66,7 @@ function finished(node) {
   composer.setBusy(chat.isBusy);
   showContext();
   byId("announcer").textContent = node.content || node.problem || "";
-  if (node.finish !== "error" && !models.contextLength) loadModels();
+  if (node.finish !== "error" && models.isToLoad) loadModels();
 }
 
 async function openChat(id) {
@@ -84,7 +92,7 @@ function removed(id) {
 }
 
 function fillSettings() {
-  showSettings(byId("settings-body"), chat.current.system, { system: (text) => chat.setSystem(text), language: changeLanguage });
+  showSettings(byId("settings-body"), chat.current.system, models.chosen, { system: (text) => chat.setSystem(text), language: changeLanguage });
 }
 
 function changeLanguage(name) {
@@ -96,6 +104,7 @@ function changeLanguage(name) {
 
 function translateAll() {
   translatePage();
+  models.translate();
   showSuggestions();
   showAll();
   sidebar.refresh();
@@ -139,7 +148,7 @@ async function loadModels() {
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || byId("key-dialog").open) return;
-  if (!closeOpen()) chat.stop();
+  if (!models.close() && !closeOpen()) chat.stop();
 });
 wirePanels({ settings: fillSettings, inspector: () => inspector.show() });
 translateAll();

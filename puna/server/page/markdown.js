@@ -9,8 +9,9 @@ const RULE = /^ {0,3}([-*_])\s*(?:\1\s*){2,}$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?:\s+|$)/;
 const TABLE_RULE = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
-const MATH_OPEN = /^\s*(\$\$|\\\[)/;
+const MATH_OPEN = /^\s*(?:(\$\$|\\\[)|\\begin\{((?:equation|align|alignat|gather|multline|eqnarray|displaymath)\*?)\})/;
 const MATH_CLOSE = { "$$": "$$", "\\[": "\\]" };
+const MAX_MATH_LINES = 200;
 
 // A reader takes the lines and the number of the first one. It gives a block and the number of the line after it, or null.
 const READERS = [readFence, readMath, readHeading, readRule, readQuote, readList, readTable];
@@ -54,15 +55,24 @@ function readFence(lines, at) {
 function readMath(lines, at) {
   const open = MATH_OPEN.exec(lines[at]);
   if (!open) return null;
-  const close = MATH_CLOSE[open[1]];
-  let text = lines[at].slice(open[0].length);
-  let end = at;
-  while (!text.trimEnd().endsWith(close)) {
-    end += 1;
-    if (end >= lines.length || !lines[end].trim()) return null;
-    text += `\n${lines[end]}`;
+  const close = open[2] ? `\\end{${open[2]}}` : MATH_CLOSE[open[1]];
+  const end = endOfMath(lines, at, open[0].length, close);
+  if (end < 0) return null;
+  const whole = lines.slice(at, end + 1).join("\n").trim();
+  const [, inner, mark] = /^([\s\S]*?)([.,;:]?)$/.exec(whole);
+  const text = open[2] ? inner : inner.slice(open[1].length, -close.length).trim();
+  if (!open[2] && text.includes(close)) return null; // two formulas with words between them
+  return { block: { kind: "math", text: text + mark }, next: end + 1 };
+}
+
+/** The line that ends with `close`, perhaps with a full stop after it; -1 if there is none. */
+function endOfMath(lines, at, start, close) {
+  for (let end = at; end < Math.min(lines.length, at + MAX_MATH_LINES); end += 1) {
+    const line = (end === at ? lines[end].slice(start) : lines[end]).trimEnd().replace(/[.,;:]$/, "");
+    if (line.endsWith(close)) return end;
+    if (close === "$$" && !line.trim() && end > at) return -1;
   }
-  return { block: { kind: "math", text: text.trimEnd().slice(0, -close.length).trim() }, next: end + 1 };
+  return -1;
 }
 
 function readHeading(lines, at) {
@@ -241,23 +251,26 @@ class PieceReader {
   }
 
   math() {
-    if (this.text.startsWith("\\(", this.at)) return this.mathUntil("\\)", 2);
-    if (this.text.startsWith("\\[", this.at)) return this.mathUntil("\\]", 2);
-    if (this.text.startsWith("$$", this.at)) return this.mathUntil("$$", 2);
+    if (this.text.startsWith("\\(", this.at)) return this.mathUntil("\\)", false);
+    if (this.text.startsWith("\\[", this.at)) return this.mathUntil("\\]", true);
+    if (this.text.startsWith("$$", this.at)) return this.mathUntil("$$", true);
     return this.text[this.at] === "$" && this.dollars();
   }
 
-  mathUntil(end, size) {
-    const close = this.find(end, this.at + size);
-    return close >= 0 && this.add({ kind: "math", text: this.text.slice(this.at + size, close).trim() }, close + end.length);
+  /** A formula between marks of two characters. While its end is on its way, all of it is plain text. */
+  mathUntil(end, isBlock) {
+    const close = this.find(end, this.at + 2);
+    if (close < 0) return end !== "$$" && this.put(this.text.slice(this.at), this.text.length);
+    return this.add({ kind: "math", isBlock, text: this.text.slice(this.at + 2, close).trim() }, close + 2);
   }
 
-  /** $x$ is a formula; "$5 and $6" are prices: a formula has no space inside its dollars, and no digit after them. */
+  /** $x$ is a formula; "$5 and $6" are prices: a formula has no space or code inside its dollars, and no digit after them. */
   dollars() {
-    const close = this.find("$", this.at + 1);
+    let close = this.find("$", this.at + 1);
+    while (close > 0 && this.text[close - 1] === "\\") close = this.find("$", close + 1);
     const inner = close < 0 ? "" : this.text.slice(this.at + 1, close);
-    if (!inner || /^\s|\s$|\n\n/.test(inner) || /\d/.test(this.text[close + 1] ?? "")) return false;
-    return this.add({ kind: "math", text: inner }, close + 1);
+    if (!inner || /^\s|\s$|\n\n|`/.test(inner) || /\d/.test(this.text[close + 1] ?? "")) return false;
+    return this.add({ kind: "math", isBlock: false, text: inner }, close + 1);
   }
 
   link() {

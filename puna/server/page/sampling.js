@@ -2,17 +2,19 @@
 
 const NAME = "puna.sampling";
 
-// `read` makes the value of a request from what was typed; `text` names its words, where they are not named as the field. The ranges are narrower than the server's: they hold what is useful.
+// `read` makes the value of a request from what was typed; `text` names its words, where they are not named as the field;
+// `choices`: the only values; `rare`: few need it; `needs`: what a model must do for it. The ranges are narrower than the server's: they hold what is useful.
 export const SAMPLING = [
   { name: "temperature", low: 0, high: 2, step: 0.1, read: Number },
-  { name: "top_p", low: 0, high: 1, step: 0.05, read: Number },
-  { name: "top_k", low: 0, high: 1000, step: 1, read: Number },
-  { name: "min_p", low: 0, high: 1, step: 0.01, read: Number },
-  { name: "repetition_penalty", low: 0.5, high: 2, step: 0.05, read: Number },
   { name: "max_tokens", low: 1, high: 1048576, step: 1, read: Number },
-  { name: "thinking_budget", low: 0, high: 1048576, step: 1, read: Number },
+  { name: "reasoning_effort", choices: ["none", "low", "medium", "high"], read: String, needs: "thinks" },
+  { name: "thinking_budget", low: 0, high: 1048576, step: 1, read: Number, needs: "thinks" },
   { name: "seed", low: 0, high: 2147483647, step: 1, read: Number },
-  { name: "stop", text: "stop_sequences", read: (text) => text.split("\n").filter((line) => line) },
+  { name: "top_p", low: 0, high: 1, step: 0.05, read: Number, rare: true },
+  { name: "top_k", low: 0, high: 1000, step: 1, read: Number, rare: true },
+  { name: "min_p", low: 0, high: 1, step: 0.01, read: Number, rare: true },
+  { name: "repetition_penalty", low: 0.5, high: 2, step: 0.05, read: Number, rare: true },
+  { name: "stop", text: "stop_sequences", read: (text) => text.split("\n").filter((line) => line), rare: true },
 ];
 
 /** What was typed, by the names of the fields. */
@@ -26,8 +28,11 @@ export function readTyped() {
 
 export const keepTyped = (typed) => localStorage.setItem(NAME, JSON.stringify(typed));
 
-/** The fields of a request. */
-export function samplingOf(typed) {
-  const given = SAMPLING.filter(({ name }) => String(typed[name] ?? "").trim() !== "");
+/** Whether a field means something to a model; the server refuses what does not. */
+export const suits = ({ needs }, model) => !needs || Boolean(model?.[needs]);
+
+/** The fields of a request to a model. */
+export function samplingOf(typed, model) {
+  const given = SAMPLING.filter((field) => suits(field, model) && String(typed[field.name] ?? "").trim() !== "");
   return Object.fromEntries(given.map(({ name, read }) => [name, read(typed[name])]));
 }

@@ -2,14 +2,18 @@
 
 import { element, textButton } from "./dom.js";
 import { LANGUAGES, language, t } from "./languages.js";
-import { SAMPLING, keepTyped, readTyped } from "./sampling.js";
+import { SAMPLING, keepTyped, readTyped, suits } from "./sampling.js";
 import { THEMES, readTheme, useTheme } from "./theme.js";
 
-/** Fills the panel. `changes`: `system(text)` and `language(name)` are told of what was chosen. */
-export function showSettings(home, system, changes) {
+/** Fills the panel, for the `model` that answers. `changes`: `system(text)` and `language(name)` are told of what was chosen. */
+export function showSettings(home, system, model, changes) {
+  const reset = textButton(t("resetSampling"), () => {
+    keepTyped({});
+    showSettings(home, home.querySelector("#system").value, model, changes);
+  });
   home.replaceChildren(
     section("systemPrompt", systemField(system, changes.system)),
-    section("sampling", element("p", { class: "hint" }, t("samplingHint")), ...SAMPLING.map(samplingField), resetButton(home, changes)),
+    section("sampling", element("p", { class: "hint" }, t("samplingHint")), samplingFields(model), reset),
     section("appearance", themeField(), languageField(changes.language)),
   );
 }
@@ -22,10 +26,20 @@ function systemField(system, tell) {
   return [area, element("p", { id: "system-hint", class: "hint" }, t("systemHint"))];
 }
 
+/** The fields that most people want, and the others behind one word. */
+function samplingFields(model) {
+  const fields = SAMPLING.filter((field) => suits(field, model));
+  const isRare = ({ rare }) => rare;
+  const typed = readTyped();
+  const isOpen = fields.some((field) => isRare(field) && typed[field.name]);
+  const more = element("details", { open: isOpen }, element("summary", {}, t("moreSampling")), fields.filter(isRare).map(samplingField));
+  return [...fields.filter((field) => !isRare(field)).map(samplingField), more];
+}
+
 function samplingField(field) {
   const id = `sampling-${field.name}`;
   const words = field.text ?? field.name;
-  const input = field.step ? numberInput(field) : element("textarea", { rows: 2 });
+  const input = inputOf(field);
   Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
   input.setAttribute("aria-describedby", `${id}-hint`);
   input.addEventListener("input", () => {
@@ -35,15 +49,18 @@ function samplingField(field) {
   return element("div", { class: "field" }, label, input, element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`)));
 }
 
-function numberInput({ low, high, step }) {
-  return element("input", { type: "number", min: low, max: high, step: step < 1 ? "any" : step, inputMode: "decimal" });
+function inputOf(field) {
+  if (field.choices) return choiceInput(field);
+  return field.step ? numberInput(field) : element("textarea", { rows: 2 });
 }
 
-function resetButton(home, changes) {
-  return textButton(t("resetSampling"), () => {
-    keepTyped({});
-    showSettings(home, home.querySelector("#system").value, changes);
-  });
+function choiceInput({ choices }) {
+  const options = choices.map((value) => element("option", { value }, t(`effort_${value}`)));
+  return element("select", {}, element("option", { value: "" }, t("ofModel")), options);
+}
+
+function numberInput({ low, high, step }) {
+  return element("input", { type: "number", min: low, max: high, step: step < 1 ? "any" : step, inputMode: "decimal" });
 }
 
 function themeField() {

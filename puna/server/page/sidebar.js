@@ -3,7 +3,7 @@
 import { chatsOfFile, fileOfChats } from "./chat_file.js";
 import { isFound } from "./conversation.js";
 import { byId, element, iconButton, textButton } from "./dom.js";
-import { formatDate, t } from "./languages.js";
+import { formatDay, t } from "./languages.js";
 
 export class Sidebar {
   /** `actions`: open(id), create(), removed(id), tell(text). */
@@ -20,15 +20,20 @@ export class Sidebar {
     this.current = current;
     const query = byId("search").value.trim();
     const chats = (await this.history.all()).filter((chat) => isFound(chat, query));
-    byId("chats").replaceChildren(...chats.map((chat) => this.#row(chat)));
+    byId("chats").replaceChildren(...this.#days(chats));
     byId("no-chats").hidden = chats.length > 0;
     byId("no-chats").textContent = t(query ? "noneFound" : "noChats");
+  }
+
+  /** A list for each day, the newest first. */
+  #days(chats) {
+    const days = Map.groupBy(chats, (chat) => formatDay(chat.updatedAt));
+    return [...days].flatMap(([day, own]) => [element("h2", { class: "day" }, day), element("ul", {}, own.map((chat) => this.#row(chat)))]);
   }
 
   #row(chat) {
     const title = chat.title || t("untitled");
     const open = textButton(title, () => this.actions.open(chat.id), { class: "open", title });
-    open.append(element("span", { class: "date" }, formatDate(chat.updatedAt)));
     if (chat.id === this.current) open.setAttribute("aria-current", "true");
     const row = element("li", {}, open, iconButton("delete", t("deleteChat", { title }), () => this.#ask(row, chat)));
     return row;

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from puna.errors import UsageError
 from puna.messages import Messages
 from puna.schemas import JsonSchema
-from puna.server.refusals import Refusal
+from puna.server.refusals import Refusal, invalid
 
 NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")  # OpenAI allows fewer; programs that pass on other servers' tools need these
 NOT_NAMES = ("auto", "none", "required")  # words of `tool_choice`
@@ -30,21 +30,24 @@ class Tool:
         function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
         return {"type": "function", "function": function}
 
+    def schema(self) -> dict[str, Any]:
+        """The schema of its arguments, unchecked: an object; `"properties": {}` allows none."""
+        closed = {"additionalProperties": False} if self.parameters.get("properties") == {} else {}
+        return {"type": "object", **closed, **self.parameters}
+
     def arguments(self) -> JsonSchema:
-        """The schema of its arguments, an object; `"properties": {}` allows none. Refusal if puna cannot enforce it."""
-        schema = {"type": "object", **self.parameters}
+        """The schema of its arguments. Refusal if puna cannot enforce it."""
+        schema = self.schema()
         if schema["type"] != "object":
             raise self.refused(f"have the type {str(schema['type'])[:40]!r}; arguments are an object")
-        if schema.get("properties") == {}:
-            schema.setdefault("additionalProperties", False)
         try:
             return JsonSchema.of(f"parameters of the tool {self.name!r}", schema)
         except UsageError as error:
-            raise Refusal(400, error.line, field="tools", code="invalid_value") from None
+            raise invalid("tools", error.line) from None
 
     def refused(self, problem: str) -> Refusal:
         """What is wrong with its parameters."""
-        return Refusal(400, f"parameters of the tool {self.name!r} {problem}", field="tools", code="invalid_value")
+        return invalid("tools", f"parameters of the tool {self.name!r} {problem}")
 
 
 def require_callable(tools: Sequence[Tool]) -> None:
@@ -52,12 +55,12 @@ def require_callable(tools: Sequence[Tool]) -> None:
     seen = set[str]()
     for name in (tool.name for tool in tools):
         if not NAME.fullmatch(name) or name in NOT_NAMES:
-            raise Refusal(
-                400, f"a tool is named {name[:140]!r}; a name has 1 to 128 letters, digits, and _ . : / -, and is no tool_choice",
-                field="tools", code="invalid_value",
-            )  # fmt: skip
+            raise invalid(
+                "tools",
+                f"a tool is named {name[:140]!r}; a name has 1 to 128 letters, digits, and _ . : / -, and is no tool_choice",
+            )
         if name in seen:
-            raise Refusal(400, f"two tools are named {name!r}; rename one", field="tools", code="invalid_value")
+            raise invalid("tools", f"two tools are named {name!r}; rename one")
         seen.add(name)
 
 
@@ -137,6 +140,9 @@ class ToolFormat(Protocol):
 
         Arguments follow the tool's schema. A Refusal names the tool whose schema puna cannot enforce.
         """
+
+    def takes(self, tools: Sequence[Tool]) -> bool:
+        """Whether calls of these tools can be written so, and be held to their schemas."""
 
     def reader(self, tools: Sequence[Tool]) -> CallReader: ...
 

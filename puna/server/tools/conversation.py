@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from puna.chat import unread_args
 from puna.messages import Messages, checked_messages
 from puna.server.tools.base import ForTemplate, Tool
-from puna.server.tools.layout import NAME, CallLayout
 from puna.template import vocabulary
+
+Write = Callable[[Iterable[Mapping[str, Any]]], str]  # calls in OpenAI's form -> as their model writes them
 
 VARIABLES = ("tools", "xml_tools")  # in which templates take tools; SmolLM3 has the second
 
@@ -21,41 +22,31 @@ def variable_of(template: str | None) -> str | None:
     return next((name for name in VARIABLES if name not in unread), None)
 
 
-def for_template(template: str | None, messages: Messages, tools: Sequence[Tool], layout: CallLayout, knows: bool) -> ForTemplate:
-    """`knows`: the template describes tools, and writes calls in this layout. What it does not know is written as plain text.
+def for_template(template: str | None, messages: Messages, tools: Sequence[Tool], write: Write, knows: bool) -> ForTemplate:
+    """`write`: how the model writes calls. `knows`: the template describes tools, and writes calls so, too. What it does not
+    know is written as plain text.
 
     Without tools no call follows, and earlier ones stay in the template's own words, whichever these are.
     """
     told = checked_messages(messages)
     texts = vocabulary(template).texts if (knows or not tools) and template is not None else frozenset()
     if "tool_calls" not in texts:
-        told = [_with_written_calls(message, layout) for message in told]
+        told = [_with_written_calls(message, write) for message in told]
     if texts.isdisjoint(("tool", "tool_calls")):
         told = _with_written_results(told)
     if not tools:
         return ForTemplate([*told], {})
     variable = variable_of(template) if knows else None
     if variable is None:
-        return ForTemplate(_with_described(told, tools, layout), {})
+        return ForTemplate(_with_described(told, tools, write), {})
     return ForTemplate([*told], {variable: [tool.in_openai_form() for tool in tools]})
 
 
-def _with_written_calls(message: dict[str, Any], layout: CallLayout) -> dict[str, Any]:
+def _with_written_calls(message: dict[str, Any], write: Write) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
     others = {name: value for name, value in message.items() if name != "tool_calls"}
-    return others | {"content": _joined("\n", message["content"], written(layout, message["tool_calls"]))}
-
-
-def written(layout: CallLayout, calls: Iterable[Mapping[str, Any]]) -> str:
-    """Calls in OpenAI's form, as their model writes them."""
-    functions = [one for call in calls if isinstance(one := call.get("function", call), Mapping)]
-    texts = [layout.heads[0].replace(NAME, str(one.get("name"))) + _as_json(one.get("arguments")) for one in functions]
-    return layout.begin + layout.opens[0] + (layout.tail + layout.between).join(texts) + layout.tail + layout.close
-
-
-def _as_json(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    return others | {"content": _joined("\n", message["content"], write(message["tool_calls"]))}
 
 
 def _with_written_results(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,15 +64,15 @@ def _with_written_results(messages: Sequence[dict[str, Any]]) -> list[dict[str, 
     return found
 
 
-def _with_described(messages: Sequence[dict[str, Any]], tools: Sequence[Tool], layout: CallLayout) -> list[Mapping[str, Any]]:
+def _with_described(messages: Sequence[dict[str, Any]], tools: Sequence[Tool], write: Write) -> list[Mapping[str, Any]]:
     """The conversation, with the tools in its system message."""
-    described = description_of(tools, layout)
+    described = description_of(tools, write)
     if messages[0]["role"] in ("system", "developer"):
         return [messages[0] | {"content": _joined("\n\n", messages[0]["content"], described)}, *messages[1:]]
     return [{"role": "system", "content": described}, *messages]
 
 
-def description_of(tools: Sequence[Tool], layout: CallLayout) -> str:
+def description_of(tools: Sequence[Tool], write: Write) -> str:
     """What a model is told that has not been told by its template."""
     example = {"name": "FUNCTION", "arguments": {"ARGUMENT": "VALUE"}}
     lines = [json.dumps(tool.in_openai_form()["function"], ensure_ascii=False) for tool in tools]
@@ -89,7 +80,7 @@ def description_of(tools: Sequence[Tool], layout: CallLayout) -> str:
         "You can call functions. Each line between <tools> and </tools> describes one, with the JSON schema of its arguments:",
         *("<tools>", *lines, "</tools>"),
         "To call functions, end your answer with:",
-        written(layout, [example]),
+        write([example]),
         "The results come in the next message.",
     ])  # fmt: skip
 

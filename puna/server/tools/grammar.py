@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
 from puna.constraints import in_lark
 from puna.server.tools.base import ToolUse
-from puna.server.tools.layout import MARKS, SPACES, CallLayout, any_of, literal, named, up_to_name
+from puna.server.tools.lark import ANYTHING, LarkTerms
+from puna.server.tools.layout import SPACES, CallLayout, any_of, literal, named, up_to_name
+from puna.server.tools.notation import Notation
 
-ANYTHING = "(?s:.*)"
 LINE_ENDS = r"/\n{0,2}/"  # what models write between their thoughts and a call
 
 
-def grammar_of(layout: CallLayout, loose: CallLayout | None, use: ToolUse, controls: Mapping[str, int]) -> str:
+def grammar_of(
+    layout: CallLayout, loose: CallLayout | None, notation: Notation, use: ToolUse, controls: Mapping[str, int]
+) -> str:
     """As `ToolFormat.grammar` says. `loose`: a layout without `begin` that an answer may follow from its start, if it likes."""
     tools = use.callable_tools
     forced = "SPACE begin calls" if layout.needs_begin else "SPACE calls"
@@ -26,7 +28,8 @@ def grammar_of(layout: CallLayout, loose: CallLayout | None, use: ToolUse, contr
         rules |= _loose_calls(loose, [tool.name for tool in tools], use.may_repeat)
     if use.answer is not None:
         rules["answer"] = in_lark(use.answer)
-    rules |= {f"arguments_{number}": in_lark(tool.arguments()) for number, tool in enumerate(tools)}
+    for number, tool in enumerate(tools):
+        rules |= notation.rules(f"arguments_{number}", tool, LarkTerms(controls))
     return "".join(f"{name}: {rule}\n" for name, rule in rules.items())
 
 
@@ -79,19 +82,3 @@ def _loose_calls(loose: CallLayout, names: Sequence[str], may_repeat: bool) -> d
         for number, name in enumerate(names):
             rules[f"{rule.upper()}_{number}"] = f"/{SPACES}{any_of(named(heads, [name]))}/"
     return rules | {"TAIL": f"/{any_of([loose.tail])}/", "CLOSE": f"/{any_of([loose.close])}?/"}
-
-
-class LarkTerms:
-    """Spells a layout's text for a grammar: control tokens by their ids, all else as strings.
-
-    >>> LarkTerms({"[A]": 7})("[A]x")
-    '<[7]> "x"'
-    """
-
-    def __init__(self, controls: Mapping[str, int]) -> None:
-        self._controls = controls
-
-    def __call__(self, text: str) -> str:
-        marks = [mark for mark in MARKS.findall(text) if mark in self._controls]
-        pieces = re.split("(" + "|".join(map(re.escape, marks)) + ")", text) if marks else [text]
-        return " ".join(f"<[{self._controls[one]}]>" if one in marks else json.dumps(one) for one in pieces if one) or '""'

@@ -9,8 +9,8 @@ Small ones leave the tags out, or write a code fence (Qwen2.5-Coder), where a ca
 
 from __future__ import annotations
 
-from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.layout import CallLayout
+from puna.server.tools.layout_calls import LayoutCalls
 
 TAGGED = CallLayout(
     begin="<tool_call>",
@@ -28,5 +28,5 @@ UNTAGGED = CallLayout(
     between=" ",
     close=" ```",
 )
-HERMES = JsonCalls(TAGGED, UNTAGGED)
-DESCRIBED = JsonCalls(TAGGED, UNTAGGED, is_native=False)  # for templates that know no tools, or calls that puna does not know
+HERMES = LayoutCalls(TAGGED, UNTAGGED)
+DESCRIBED = LayoutCalls(TAGGED, UNTAGGED, is_native=False)  # for templates that know no tools, or calls that puna does not know

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from puna.messages import Messages, checked_messages
-from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.layout import CallLayout
+from puna.server.tools.layout_calls import LayoutCalls
 
 
 def one_call_each(messages: Messages) -> Messages:
@@ -46,4 +46,4 @@ AT_START = replace(
     tail=" }",
     between=" ; ",
 )
-LLAMA = JsonCalls(AFTER_TAG, AT_START, adapt=one_call_each)
+LLAMA = LayoutCalls(AFTER_TAG, AT_START, adapt=one_call_each)

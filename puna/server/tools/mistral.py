@@ -15,8 +15,8 @@ import string
 from typing import Any
 
 from puna.messages import Messages, checked_messages
-from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.layout import CallLayout
+from puna.server.tools.layout_calls import LayoutCalls
 
 LETTERS = string.ascii_letters + string.digits
 
@@ -59,5 +59,5 @@ LIST = CallLayout(
     close="]",
 )
 NAMED = CallLayout(begin="[TOOL_CALLS]", opens=("",), heads=("NAME[ARGS]",), tail="", between="[TOOL_CALLS]", close="")
-MISTRAL_LIST = JsonCalls(LIST, new_id=new_id, adapt=with_short_ids)
-MISTRAL_NAMED = JsonCalls(NAMED, new_id=new_id, adapt=with_short_ids)
+MISTRAL_LIST = LayoutCalls(LIST, new_id=new_id, adapt=with_short_ids)
+MISTRAL_NAMED = LayoutCalls(NAMED, new_id=new_id, adapt=with_short_ids)

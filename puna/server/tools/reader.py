@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from puna.detokenize import longest_beginning
-from puna.server.tools.base import AnswerParts, CallPart, TextPart
+from puna.server.tools.base import AnswerParts, CallPart, TextPart, Tool
 from puna.server.tools.layout import NAME, SPACES, CallLayout, any_of, named, up_to_name
+from puna.server.tools.notation import Notation
 
 
 class LayoutReader:
@@ -17,15 +18,14 @@ class LayoutReader:
     `loose`: a layout without `begin` that the answer may follow from its start.
     """
 
-    def __init__(self, layout: CallLayout, loose: CallLayout | None, names: Sequence[str]) -> None:
-        self._begin = layout.begin
-        self._usual = CallPatterns(layout, names)
-        self._loose = None if loose is None else CallPatterns(loose, names)
+    def __init__(self, layout: CallLayout, loose: CallLayout | None, tools: Sequence[Tool], notation: Notation) -> None:
+        self._begin, self._tools, self._notation = layout.begin, {tool.name: tool for tool in tools}, notation
+        self._usual = CallPatterns(layout, [*self._tools], notation.opening)
+        self._loose = None if loose is None else CallPatterns(loose, [*self._tools], notation.opening)
         self._patterns = self._usual if self._loose is None else self._loose
         self._reading: Callable[[list[TextPart | CallPart]], bool] = self._text if loose is None else self._start
         self._held = ""  # not told yet
         self._unread = ""  # what stands before `_held` if no call follows
-        self._object = ObjectEnd()
         self._call = -1
 
     @property
@@ -41,7 +41,9 @@ class LayoutReader:
 
     def end(self) -> AnswerParts:
         rest = self._unread + self._held
-        if self._reading == self._rest:
+        if self.is_inside:
+            rest = ""
+        elif self._reading == self._rest:
             rest = self._patterns.after_close(rest)
         elif self._patterns.is_cut_call(self._held, is_certain=self._reading == self._first_call):
             rest = ""
@@ -75,21 +77,20 @@ class LayoutReader:
         found = head.match(self._held)
         if not found:
             return False
+        name = next(filter(None, found.groups()))
         self._call += 1
-        parts.append(CallPart(self._call, name=next(filter(None, found.groups()))))
+        parts.append(CallPart(self._call, name=name))
         self._unread, self._held = "", self._held[found.end() :]
-        self._reading, self._object = self._arguments, ObjectEnd()
+        self._reading, self._of_call = self._arguments, self._notation.reader(self._tools[name])
         return True
 
     def _arguments(self, parts: list[TextPart | CallPart]) -> bool:
-        end = self._object.find(self._held)
-        told, self._held = self._held[:end], self._held[len(self._held) if end is None else end :]
+        told, self._held, is_over = self._of_call.read(self._held)
         if told:
             parts.append(CallPart(self._call, told))
-        if end is None:
-            return False
-        self._reading = self._rest
-        return True
+        if is_over:
+            self._reading = self._rest
+        return is_over
 
     def _rest(self, parts: list[TextPart | CallPart]) -> bool:
         """What follows the arguments: another call, or the end of the layout."""
@@ -99,8 +100,8 @@ class LayoutReader:
 class CallPatterns:
     """The expressions of a layout's calls. Each ends before the arguments, and has the tool's name as a group."""
 
-    def __init__(self, layout: CallLayout, names: Sequence[str]) -> None:
-        self.first, self.next = _ending_before_arguments(layout.first, names), _ending_before_arguments(layout.next, names)
+    def __init__(self, layout: CallLayout, names: Sequence[str], opening: str) -> None:
+        self.first, self.next = (_ending_before(opening, texts, names) for texts in (layout.first, layout.next))
         self._beginnings = [_compact(one) for one in named([up_to_name(text) for text in layout.first], names)]
         self._first, self._next = ([_compact(one) for one in named(texts, names)] for texts in (layout.first, layout.next))
         self._closes = [layout.tail + layout.close + layout.after, layout.tail + layout.close]
@@ -132,41 +133,8 @@ def _compact(text: str) -> str:
     return "".join(text.split())
 
 
-def _ending_before_arguments(texts: Sequence[str], names: Sequence[str]) -> re.Pattern[str]:
-    """The expression of any of these texts, with a tool's name."""
+def _ending_before(opening: str, texts: Sequence[str], names: Sequence[str]) -> re.Pattern[str]:
+    """The expression of any of these texts, with a tool's name, where arguments follow."""
     name = "(" + "|".join(map(re.escape, names)) + ")"
     halves = [text.partition(NAME) for text in texts]
-    return re.compile(SPACES + "(?:" + "|".join(any_of([a]) + name + any_of([b]) for a, _, b in halves) + r")(?=\{)")
-
-
-class ObjectEnd:
-    """Finds the end of a JSON object that comes in pieces.
-
-    >>> end = ObjectEnd()
-    >>> end.find('{"a": "}'), end.find('{"}, ')
-    (None, 3)
-    """
-
-    MARKS = re.compile(r'[{}"\\]')
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_string = self._is_escaped = False
-
-    def find(self, text: str) -> int | None:
-        """How much of the next piece belongs to the object; None: all of it, and it goes on."""
-        at = 0
-        if self._is_escaped and text:
-            at, self._is_escaped = 1, False
-        while found := self.MARKS.search(text, at):
-            at = found.end()
-            if found[0] == "\\":
-                self._is_escaped = at == len(text)
-                at += 1
-            elif found[0] == '"':
-                self._in_string = not self._in_string
-            elif not self._in_string:
-                self._depth += 1 if found[0] == "{" else -1
-                if self._depth <= 0:
-                    return at
-        return None
+    return re.compile(SPACES + "(?:" + "|".join(any_of([a]) + name + any_of([b]) for a, _, b in halves) + f")(?={opening})")

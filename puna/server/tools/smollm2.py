@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from puna.server.tools.json_calls import JsonCalls
 from puna.server.tools.layout import CallLayout
+from puna.server.tools.layout_calls import LayoutCalls
 
 LAYOUT = CallLayout(
     begin="<tool_call>",
@@ -16,4 +16,4 @@ LAYOUT = CallLayout(
     between=", ",
     close="]</tool_call>",
 )
-SMOLLM2 = JsonCalls(LAYOUT, is_native=False)
+SMOLLM2 = LayoutCalls(LAYOUT, is_native=False)

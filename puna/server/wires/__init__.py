@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from puna.server.wires import (
     anthropic,
     anthropic_events,
+    anthropic_models,
+    chat_control,
     llama_server,
     ollama_generate,
     ollama_models,
@@ -25,17 +29,26 @@ OPENAI = Wire(
     ("/v1",),
 )
 OLLAMA = Wire("ollama", (*ollama_generate.ROUTES, *ollama_models.ROUTES), ollama_shapes.error_body, ("/api",))
-LLAMA_SERVER = Wire("llama-server", llama_server.ROUTES, error_body)
-ANTHROPIC = Wire("anthropic", anthropic.ROUTES, anthropic_events.error_body, ("/v1/messages",))
+LLAMA_SERVER = Wire("llama-server", (*llama_server.ROUTES, *chat_control.ROUTES), error_body)
+ANTHROPIC = Wire(
+    "anthropic",
+    (*anthropic.ROUTES, *anthropic_models.ROUTES),
+    anthropic_events.error_body,
+    ("/v1/messages",),
+    anthropic_models.HEADER,
+)
 
 WIRES = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER)
 
 
-def wire_of(path: str) -> Wire:
-    """The wire whose shape the errors of a path have: the one with the longest prefix of it, else OpenAI's.
+def wire_of(path: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Wire:
+    """The wire whose shape the errors of a request have: that of its header, else the one with the longest prefix of its path.
 
-    >>> wire_of("/nowhere").name, wire_of("/v1/messages/batches").name
-    ('openai', 'anthropic')
+    >>> wire_of("/nowhere").name, wire_of("/v1/messages/batches").name, wire_of("/v1/models", [(b"anthropic-version", b"1")]).name
+    ('openai', 'anthropic', 'anthropic')
     """
+    names = {name.decode("latin-1") for name, _ in headers}
+    if named := next((wire for wire in WIRES if wire.header in names), None):
+        return named
     matches = [(len(prefix), wire) for wire in WIRES for prefix in wire.prefixes if path.startswith(prefix)]
     return max(matches, key=lambda match: match[0])[1] if matches else OPENAI

@@ -19,13 +19,12 @@ from puna.server.conversation import ConversationBuilder
 from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job, ToolChoice
 from puna.server.reasoning import Effort, ReasoningWish, hears
-from puna.server.refusals import Refusal, new_id
-from puna.server.replies import StreamReply, WholeReply
+from puna.server.refusals import Refusal, invalid
 from puna.server.running_job import RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.tools.base import Tool
 from puna.server.wires.anthropic_blocks import read_conversation, read_tools
-from puna.server.wires.anthropic_events import MessageWriter, error_body, failed
+from puna.server.wires.anthropic_events import SHAPE, MessageWriter, error_body
 from puna.server.wires.base import WireRoute
 from puna.server.wires.openai_shapes import SETTINGS
 
@@ -142,7 +141,7 @@ class CountFields(Fields):
         offered = f"tools that can be called: {', '.join(tool.name for tool in tools[:20]) or 'none'}"
         what = f"the tool {asked.name[:80]!r}" if asked.type == "tool" else "any tool"
         problem = "; ".join([f"tool_choice asks for {what}", *foreign, offered])
-        raise Refusal(400, problem, field="tool_choice", code="invalid_value")
+        raise invalid("tool_choice", problem)
 
 
 class MessageFields(CountFields):
@@ -177,10 +176,7 @@ def messages(service: Service) -> Endpoint:
         run.ignored = fields.unheeded(run.llm.chat_template)
         hides = fields.thinking is not None and fields.thinking.display == "omitted"
         writer = MessageWriter(run, service.models.named(fields.model).name, hides)
-        headers = run.headers | {"request-id": new_id("req", "_")}
-        if fields.stream:
-            return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
-        return WholeReply(writer.whole(), error_body, run.close, headers)
+        return service.reply(writer, SHAPE, fields.stream, run)
 
     return service.answered(answer, error_body)
 

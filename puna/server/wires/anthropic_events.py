@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from puna.server.events import CallPiece, Ended, Piece, Progress, Usage
+from puna.server.ids import new_id, request_id
 from puna.server.reasoning import packed
-from puna.server.refusals import Refusal, new_id
-from puna.server.replies import sse
+from puna.server.refusals import Refusal
+from puna.server.replies import ReplyShape, sse
 from puna.server.running_job import RunningJob
 
 KINDS = {
@@ -42,12 +43,15 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     """An error as Anthropic writes it."""
     kind = KINDS.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
     error = {"type": kind, "message": refusal.message}
-    return {"type": "error", "error": error, "request_id": new_id("req", "_")}
+    return {"type": "error", "error": error, "request_id": request_id()}
 
 
 def failed(refusal: Refusal) -> bytes:
     """The last event of a stream that failed."""
     return sse(error_body(refusal), "error")
+
+
+SHAPE = ReplyShape(error_body, failed)
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -87,7 +91,7 @@ class MessageWriter:
 
     def __init__(self, run: RunningJob, model: str, hides_thoughts: bool) -> None:
         self._run, self._hides = run, hides_thoughts
-        self._head = {"id": new_id("msg", "_"), "type": "message", "role": "assistant", "model": model}
+        self._head = {"id": new_id("msg_"), "type": "message", "role": "assistant", "model": model}
         self._blocks: list[ContentBlock] = []
         self._open: tuple[str, int] | None = None  # the kind of the last block, and the number of its call, if it is open
         self._thoughts: list[str] = []  # of the open block

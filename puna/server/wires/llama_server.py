@@ -19,12 +19,12 @@ from puna.server.events import Ended, Piece
 from puna.server.fields import Fields, ignored_header
 from puna.server.job import Job
 from puna.server.refusals import Refusal
-from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.replies import sse
 from puna.server.running_job import RunningJob, prompt_ids
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import tool_of
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, error_body
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, error_body
+from puna.server.wires.openai_tools import ToolFields
 from puna.tokenizers.base import Tokenizer
 
 MAX_TEXT = 4 << 20  # characters of a text to tokenise
@@ -52,23 +52,21 @@ class DetokenizeFields(Fields):
     model: str = ""
 
 
-class TemplateFields(Fields):
+class TemplateFields(ToolFields):
     """The body of `/apply-template`."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     model: str = ""
-    tools: list[dict[str, Any]] = []
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True
 
     def job(self) -> Job:
-        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
         return Job(
             wire="llama-server",
             model=self.model,
             messages=[as_conversation(message) for message in self.messages],
             template_args=self.chat_template_kwargs,
-            tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
+            tools=self.functions.tools,
         )
 
 
@@ -147,22 +145,13 @@ class NativeWriter:
         }
 
 
-def failed(refusal: Refusal) -> bytes:
-    return sse(error_body(refusal))
-
-
 def _completing(kind: type[NativeFields]) -> Callable[[Service], Endpoint]:
     def make(service: Service) -> Endpoint:
         async def answer(request: Request) -> ASGIApp:
             fields = kind.read(await service.read_json(request))
             run = await service.begin(fields.job())
             run.ignored = fields.ignored()
-            headers = ignored_header(run.ignored)
-            writer = NativeWriter(run)
-            if fields.stream:
-                patience_s = service.settings.stream_s
-                return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=patience_s)
-            return WholeReply(writer.whole(), error_body, run.close, headers)
+            return service.reply(NativeWriter(run), SHAPE, fields.stream, run)
 
         return service.answered(answer, error_body)
 
@@ -215,13 +204,19 @@ def detokenize(service: Service) -> Endpoint:
 def tokenizer_info(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         async with service.models.using("") as llm:
-            tokenizer = _tokenizer(llm)
-            spelled = {i: text for text, i in tokenizer.special_tokens.items()}
-            bos, eos = spelled.get(tokenizer.bos_id or 0, ""), spelled.get(tokenizer.eos_id or 0, "")
-            names = {"bos_token": bos, "eos_token": eos, "pad_token": eos, "chat_template": llm.chat_template}
+            tokenizer, ends = _tokenizer(llm), _ends(llm)
+            names = {**ends, "pad_token": ends["eos_token"], "chat_template": llm.chat_template}
             return JSONResponse({**names, "vocab_size": tokenizer.vocab_size, "model_max_length": llm.plan.max_context})
 
     return service.answered(answer, error_body)
+
+
+def _ends(llm: LLM) -> dict[str, str]:
+    """The texts of the tokens that begin and end a text; "" for one that there is not."""
+    tokenizer = llm.tokenizer
+    spelled = {} if tokenizer is None else {i: text for text, i in tokenizer.special_tokens.items()}
+    bos, eos = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eos_id)
+    return {"bos_token": "" if bos is None else spelled.get(bos, ""), "eos_token": "" if eos is None else spelled.get(eos, "")}
 
 
 def apply_template(service: Service) -> Endpoint:
@@ -229,7 +224,8 @@ def apply_template(service: Service) -> Endpoint:
         fields = TemplateFields.read(await service.read_json(request))
         async with service.models.using(fields.model) as llm:
             ids = await asyncio.to_thread(prompt_ids, llm, fields.job(), fields.add_generation_prompt)
-            return JSONResponse({"prompt": llm.decode(ids, skip_special=False)})
+            prompt = llm.decode(ids, skip_special=False)
+            return JSONResponse({"prompt": prompt}, headers=ignored_header(fields.ignored()))
 
     return service.answered(answer, error_body)
 
@@ -239,16 +235,32 @@ def props(service: Service) -> Endpoint:
         name = request.query_params.get("model", "")
         async with service.models.using(name) as llm:
             sizes = {"n_ctx": llm.plan.max_context, "n_ctx_train": llm.model.max_context}
+            alias = service.models.named(name).name
             return JSONResponse(
                 {
                     "default_generation_settings": {**sizes, "params": dict(llm.suggested.settings)},
                     "total_slots": llm.plan.max_sequences,
-                    "model_alias": service.models.named(name).name,
+                    "model_alias": alias,
+                    "model_path": alias,  # no path of the server is told
+                    **_ends(llm),
                     "chat_template": llm.chat_template or "",
                     "modalities": {"vision": False, "audio": False},
                     "build_info": f"puna {__version__}",
                 }
             )
+
+    return service.answered(answer, error_body)
+
+
+def slots(service: Service) -> Endpoint:
+    """What runs, one entry for each sequence that could: monitors count those that are busy. No prompts are told."""
+
+    async def answer(request: Request) -> ASGIApp:
+        model = service.models.named(request.query_params.get("model", ""))
+        async with service.models.using(model.name) as llm:
+            busy = sum(len(run.handle.samples) for run in service.running if run.llm is llm)
+            context = llm.plan.max_context
+            return JSONResponse([{"id": i, "n_ctx": context, "is_processing": i < busy} for i in range(llm.plan.max_sequences)])
 
     return service.answered(answer, error_body)
 
@@ -270,4 +282,5 @@ ROUTES = (
     WireRoute("/apply-template", apply_template, fields=TemplateFields),
     WireRoute("/tokenizer_info", tokenizer_info, "GET"),
     WireRoute("/props", props, "GET"),
+    WireRoute("/slots", slots, "GET"),
 )

@@ -14,28 +14,27 @@ from starlette.types import ASGIApp
 from puna.server.events import CallPiece, Ended, Piece
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish
-from puna.server.refusals import Refusal
-from puna.server.replies import NDJSON, StreamReply, WholeReply, ndjson
+from puna.server.refusals import Refusal, invalid
+from puna.server.replies import ndjson
 from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
+from puna.server.times import rfc3339
 from puna.server.wires.base import WireRoute
 from puna.server.wires.ollama_shapes import (
+    SHAPE,
     OllamaFields,
     counts,
     error_body,
     format_settings,
     name_of,
-    now,
-    seconds,
     settings_of,
 )
-from puna.server.wires.openai_chat import tool_of
 from puna.server.wires.openai_shapes import logprob_entry
+from puna.server.wires.openai_tools import ToolFields
 
 Part = Callable[[str, str, Sequence[CallPiece]], dict[str, Any]]
 
 DONE = {"timeout": "stop", "abort": "stop", "tool_calls": "stop"}  # Ollama knows stop, length, load and unload
-IMAGES = Refusal(400, "images are given, and this server's models read text only", field="images", code="invalid_value")
 
 
 class AnswerFields(OllamaFields):
@@ -62,14 +61,12 @@ class AnswerFields(OllamaFields):
         return ReasoningWish(True, effort=self.think) if isinstance(self.think, str) else ReasoningWish(self.think)
 
 
-class OllamaChatFields(AnswerFields):
+class OllamaChatFields(AnswerFields, ToolFields):
     """The body of `/api/chat`. Without messages it loads the model, or unloads it."""
 
     messages: list[dict[str, Any]] = []
-    tools: list[dict[str, Any]] = []
 
     def job(self) -> Job:
-        functions = [tool.get("function") for tool in self.tools if tool.get("type", "function") == "function"]
         return Job(
             wire="ollama",
             model=name_of(self.model),
@@ -77,7 +74,7 @@ class OllamaChatFields(AnswerFields):
             settings=self.own_settings(),
             defaults={"max_tokens": None},
             reasoning=self.wish(),
-            tools=tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)),
+            tools=self.functions.tools,
         )
 
 
@@ -95,9 +92,9 @@ class OllamaGenerateFields(AnswerFields):
 
     def job(self) -> Job:
         if self.images:
-            raise IMAGES
+            raise images_refused()
         if self.template:
-            raise Refusal(400, "template is not taken from requests; leave it out", field="template", code="invalid_value")
+            raise invalid("template", "template is not taken from requests; leave it out")
         shared: dict[str, Any] = {"settings": self.own_settings(), "defaults": {"max_tokens": None}}
         if self.raw or self.suffix:
             return Job("ollama", name_of(self.model), prompt=self.prompt, suffix=self.suffix or None, **shared)
@@ -106,10 +103,14 @@ class OllamaGenerateFields(AnswerFields):
         return Job("ollama", name_of(self.model), messages=messages, reasoning=self.wish(), **shared)
 
 
+def images_refused() -> Refusal:
+    return invalid("images", "images are given, and this server's models read text only")
+
+
 def _message(given: Mapping[str, Any]) -> dict[str, Any]:
     """A message in OpenAI's form, which templates know."""
     if given.get("images"):
-        raise IMAGES
+        raise images_refused()
     kept = {name: value for name, value in given.items() if value is not None and name not in ("images", "thinking", "tool_name")}
     kept.setdefault("content", "")
     if given.get("thinking"):
@@ -145,10 +146,16 @@ class OllamaWriter:
         return {**self._last(told, drained.ends[0].reason), **self._logprobs(_entries(drained))}
 
     def _line(self, told: dict[str, Any], logprobs: Sequence[Any] = ()) -> dict[str, Any]:
-        return {"model": self._fields.model, "created_at": now(), **told, "done": False, **self._logprobs(logprobs)}
+        return {"model": self._fields.model, "created_at": rfc3339(), **told, "done": False, **self._logprobs(logprobs)}
 
     def _last(self, told: dict[str, Any], reason: str) -> dict[str, Any]:
-        head = {"model": self._fields.model, "created_at": now(), **told, "done_reason": DONE.get(reason, reason), "done": True}
+        head = {
+            "model": self._fields.model,
+            "created_at": rfc3339(),
+            **told,
+            "done_reason": DONE.get(reason, reason),
+            "done": True,
+        }
         return {**head, **counts(self._run, self._load_s)}
 
     def _logprobs(self, entries: Sequence[Any]) -> dict[str, Any]:
@@ -181,23 +188,18 @@ def _call(call: CallPiece) -> dict[str, Any]:
     return {"id": call.id, "function": {"index": call.call, "name": call.name, "arguments": arguments}}
 
 
-def failed(refusal: Refusal) -> bytes:
-    return ndjson(error_body(refusal))
-
-
 async def _loaded(service: Service, fields: AnswerFields, told: dict[str, Any]) -> ASGIApp:
     """Load a model, or unload it at keep_alive 0, without generating."""
-    model, kept_s = service.models.named(name_of(fields.model)), seconds(fields.keep_alive)
-    if fields.keep_alive is not None:
-        model.keep_alive_s = kept_s
-    if fields.keep_alive is not None and kept_s == 0:
+    model = service.models.named(name_of(fields.model))
+    fields.keep_model(service.models)
+    if fields.keep_alive is not None and model.keep_alive_s == 0:
         if model.num_users == 0:
             await service.models.unload(model)
         reason = "unload"
     else:
         await service.models.ready(model)
         reason = "load"
-    return JSONResponse({"model": fields.model, "created_at": now(), **told, "done_reason": reason, "done": True})
+    return JSONResponse({"model": fields.model, "created_at": rfc3339(), **told, "done_reason": reason, "done": True})
 
 
 def _endpoint(service: Service, kind: type[OllamaChatFields | OllamaGenerateFields], part: Part) -> Endpoint:
@@ -207,16 +209,11 @@ def _endpoint(service: Service, kind: type[OllamaChatFields | OllamaGenerateFiel
         if is_empty:
             return await _loaded(service, fields, part("", "", ()))
         job, asked_at = fields.job(), time.perf_counter()
-        if fields.keep_alive is not None:
-            service.models.named(job.model).keep_alive_s = seconds(fields.keep_alive)
+        fields.keep_model(service.models)
         run = await service.begin(job)
         run.ignored = fields.ignored()
         writer = OllamaWriter(run, fields, run.handle.submitted_at - asked_at, part)
-        headers = run.headers
-        if fields.stream:
-            patience_s = service.settings.stream_s
-            return StreamReply(writer.chunks(), failed, run.close, NDJSON, headers=headers, patience_s=patience_s)
-        return WholeReply(writer.whole(), error_body, run.close, headers)
+        return service.reply(writer, SHAPE, fields.stream, run)
 
     return service.answered(answer, error_body)
 

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
+from puna.server.fields import Fields, ignored_header
 from puna.server.model_facts import ModelFacts, facts_of
 from puna.server.models import ServedModel
 from puna.server.refusals import Refusal
 from puna.server.replies import WholeReply
 from puna.server.service import Endpoint, Service
+from puna.server.times import rfc3339
 from puna.server.wires.base import WireRoute
-from puna.server.wires.ollama_shapes import LATEST, OllamaFields, error_body, name_of
+from puna.server.wires.ollama_shapes import LATEST, OllamaFields, error_body, name_of, parameters_of
 
 VERSION = "0.35.0"  # the version of Ollama's API that these routes speak; clients compare it
-FOREVER = timedelta(days=365 * 100)
+FOREVER_S = 100 * 365 * 86400.0  # what clients are told of a model that stays loaded
 BY_HAND = ("pull", "push", "create", "copy", "delete", "blobs/{digest}")  # what only a person at the machine does
 
 
-class ShowFields(OllamaFields):
+class ShowFields(Fields):
     """The body of `/api/show`. Older clients, and Continue, say `name`."""
 
-    HINTS: ClassVar[frozenset[str]] = frozenset({"verbose"})
+    HINTS: ClassVar[frozenset[str]] = frozenset({"verbose", "system", "template", "options"})
 
+    model: str = ""
     name: str = ""
 
 
 class EmbedFields(OllamaFields):
     """The body of `/api/embed`."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {}
 
     input: str | list[str]
     dimensions: int | None = None
@@ -42,6 +47,8 @@ class EmbedFields(OllamaFields):
 
 class OldEmbedFields(OllamaFields):
     """The body of `/api/embeddings`, the older route: one prompt."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {}
 
     prompt: str
 
@@ -66,7 +73,7 @@ async def entry(model: ServedModel) -> dict[str, Any]:
 
 def tags(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
-        listed = [{**await entry(model), "modified_at": _time(model.created_at)} for model in service.models.all]
+        listed = [{**await entry(model), "modified_at": rfc3339(model.created_at)} for model in service.models.all]
         return JSONResponse({"models": listed})
 
     return service.answered(answer, error_body)
@@ -83,9 +90,9 @@ async def _running(model: ServedModel) -> dict[str, Any]:
     llm = model.llm
     if llm is None:
         return {}
-    left_s = FOREVER.total_seconds() if model.expires_at is None else model.expires_at - time.monotonic()
+    left_s = FOREVER_S if model.expires_at is None else min(FOREVER_S, model.expires_at - time.monotonic())
     on_gpu = llm.plan.total_bytes if llm.backend.info.name.startswith("cuda") else 0
-    more = {"expires_at": _time(time.time() + left_s), "size_vram": on_gpu, "context_length": llm.plan.max_context}
+    more = {"expires_at": rfc3339(time.time() + left_s), "size_vram": on_gpu, "context_length": llm.plan.max_context}
     return {**await entry(model), "size": llm.plan.total_bytes, **more}
 
 
@@ -99,12 +106,12 @@ def show(service: Service) -> Endpoint:
         return JSONResponse(
             {
                 "modelfile": "",
-                "parameters": f"num_ctx {facts.max_context}",
+                "parameters": parameters_of({} if model.llm is None else model.llm.suggested.settings, facts.max_context),
                 "template": facts.template + (" {{ .Suffix }}" if "insert" in facts.capabilities else ""),
                 "details": details(facts),
                 "model_info": info,
                 "capabilities": list(facts.capabilities),
-                "modified_at": _time(model.created_at),
+                "modified_at": rfc3339(model.created_at),
             }
         )
 
@@ -121,6 +128,7 @@ def version(service: Service) -> Endpoint:
 def embed(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = EmbedFields.read(await service.read_json(request))
+        fields.keep_model(service.models)
         texts = [fields.input] if isinstance(fields.input, str) else fields.input
         started = time.perf_counter()
 
@@ -130,7 +138,7 @@ def embed(service: Service) -> Endpoint:
             told = {"total_duration": took_ns, "load_duration": 0, "prompt_eval_count": found.num_tokens}
             return {"model": fields.model, "embeddings": found.vectors.tolist(), **told}
 
-        return WholeReply(body(), error_body, lambda: None)
+        return WholeReply(body(), error_body, headers=ignored_header(fields.ignored()))
 
     return service.answered(answer, error_body)
 
@@ -138,12 +146,13 @@ def embed(service: Service) -> Endpoint:
 def embed_one(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = OldEmbedFields.read(await service.read_json(request))
+        fields.keep_model(service.models)
 
         async def body() -> dict[str, Any]:
             found = await service.embed(name_of(fields.model), [fields.prompt], None, truncates=True)
             return {"embedding": found.vectors[0].tolist()}
 
-        return WholeReply(body(), error_body, lambda: None)
+        return WholeReply(body(), error_body, headers=ignored_header(fields.ignored()))
 
     return service.answered(answer, error_body)
 
@@ -153,10 +162,6 @@ def by_hand(service: Service) -> Endpoint:
         raise Refusal(403, "no request changes the models of this server; type puna pull MODEL on its machine")
 
     return service.answered(answer, error_body)
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
 ROUTES = (

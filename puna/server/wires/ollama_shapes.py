@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import json
+import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from puna.completion import Timing
 from puna.errors import UsageError
 from puna.request import checked_setting
 from puna.server.fields import Fields
-from puna.server.refusals import Refusal
+from puna.server.models import Models
+from puna.server.refusals import Refusal, invalid
+from puna.server.replies import NDJSON, ReplyShape, ndjson
 from puna.server.running_job import RunningJob
+from puna.units import parse_duration
 
 LATEST = ":latest"
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 # Ollama's option -> the field of SamplingParams that it sets.
 OPTIONS: Mapping[str, str] = {
@@ -38,6 +40,14 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.message}
 
 
+def failed(refusal: Refusal) -> bytes:
+    """The last line of a stream that failed."""
+    return ndjson(error_body(refusal))
+
+
+SHAPE = ReplyShape(error_body, failed, NDJSON)
+
+
 def name_of(given: str) -> str:
     """A model's name without Ollama's default tag."""
     return given.removesuffix(LATEST)
@@ -55,13 +65,22 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             settings[own] = checked_setting(own, value, f"options.{name}")
         except UsageError as error:
-            raise Refusal(400, error.line, field=f"options.{name}", code="invalid_value") from None
+            raise invalid(f"options.{name}", error.line) from None
     return settings
 
 
-def ignored_options(options: Mapping[str, Any]) -> list[str]:
-    """Options about how Ollama runs a model, which change no answer here: num_ctx, num_gpu, use_mmap ..."""
-    return [f"options.{name}" for name, value in options.items() if name not in OPTIONS and value is not None]
+def parameters_of(settings: Mapping[str, Any], max_context: int) -> str:
+    """`parameters` of `/api/show`: options in lines, as in a Modelfile. Continue reads `num_ctx` and `stop`.
+
+    >>> parameters_of({"temperature": 0.7, "stop": ("a b",)}, 2048)
+    'num_ctx 2048\\ntemperature 0.7\\nstop "a b"'
+    """
+    lines = [f"num_ctx {max_context}"]
+    for name, own in OPTIONS.items():
+        value = settings.get(own)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        lines += [f"{name} {json.dumps(one, ensure_ascii=False)}" for one in values]
+    return "\n".join(lines)
 
 
 def seconds(given: str | float | None) -> float | None:
@@ -72,21 +91,10 @@ def seconds(given: str | float | None) -> float | None:
     """
     if given is None:
         return None
-    if isinstance(given, str):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", given)
-        if given.strip().lstrip("-").isdecimal():
-            given = float(given)
-        elif not parts or "".join(map("".join, parts)) != given.strip().lstrip("-"):
-            raise Refusal(400, f'keep_alive is {given[:40]!r}; seconds, or a text such as "5m", is needed', field="keep_alive")
-        else:
-            total = sum(float(number) * UNITS[unit] for number, unit in parts)
-            given = -total if given.strip().startswith("-") else total
-    return None if given < 0 else float(given)
-
-
-def now() -> str:
-    """The time as Ollama writes it (RFC 3339)."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    told = parse_duration(given) if isinstance(given, str) else math.inf if given < 0 else float(given)
+    if told is None:
+        raise invalid("keep_alive", f'keep_alive is {str(given)[:40]!r}; seconds, or a text such as "5m", is needed')
+    return None if told == math.inf else told
 
 
 def counts(run: RunningJob, load_s: float) -> dict[str, Any]:
@@ -116,21 +124,29 @@ def format_settings(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
         return {"json_object": True}
     if isinstance(given, Mapping):
         return {"json_schema": dict(given)}
-    raise Refusal(400, f'format is {given[:40]!r}; "json" or a JSON schema is needed', field="format", code="invalid_value")
+    raise invalid("format", f'format is {given[:40]!r}; "json" or a JSON schema is needed')
 
 
 class OllamaFields(Fields):
-    """What all bodies of Ollama's share."""
+    """What all bodies share that make Ollama run a model. `OPTIONS`: those that mean something there."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = OPTIONS
 
     model: str = ""
     keep_alive: str | float | int | None = None
     options: dict[str, Any] = {}
 
     def ignored(self) -> list[str]:
-        return [*super().ignored(), *ignored_options(self.options)]
+        others = [name for name, value in self.options.items() if name not in self.OPTIONS and value is not None]
+        return [*super().ignored(), *(f"options.{name}" for name in others)]
+
+    def keep_model(self, models: Models) -> None:
+        """Let the model stay loaded for as long as the request says."""
+        if self.keep_alive is not None:
+            models.named(name_of(self.model)).keep_alive_s = seconds(self.keep_alive)
 
     @classmethod
     def classes(cls) -> dict[str, str]:
-        used = {name: "used" if name == own else f"used as `{own}`" for name, own in OPTIONS.items()}
-        options = {**dict.fromkeys(OPTION_HINTS, "hint"), **used}
+        used = {name: "used" if name == own else f"used as `{own}`" for name, own in cls.OPTIONS.items()}
+        options = {**dict.fromkeys((*OPTION_HINTS, *OPTIONS), "hint"), **used}
         return {**super().classes(), **{f"options.{name}": what for name, what in options.items()}}

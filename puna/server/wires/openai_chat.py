@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -13,23 +13,16 @@ from starlette.types import ASGIApp
 from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
 from puna.server.fields import Fields
-from puna.server.job import Job, ToolChoice
+from puna.server.ids import new_id
+from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish, hears
-from puna.server.refusals import Refusal, new_id
-from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.refusals import invalid
+from puna.server.replies import sse
 from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
-from puna.server.tools.base import Tool
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_shapes import (
-    HINTS,
-    SETTINGS,
-    biases,
-    end_of_sample,
-    error_body,
-    logprob_entry,
-    usage_body,
-)
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, end_of_sample, error_body, logprob_entry, usage_body
+from puna.server.wires.openai_tools import ToolFields, checked_choice
 
 FINISH = {"timeout": "stop", "abort": "stop"}  # OpenAI has no words for these
 
@@ -39,13 +32,12 @@ class StreamOptions(Fields):
     continuous_usage_stats: bool = False
 
 
-class ChatCompletionFields(Fields):
+class ChatCompletionFields(ToolFields):
     """The body of a chat completion."""
 
     SETTINGS: ClassVar[Mapping[str, str]] = {**SETTINGS, "max_completion_tokens": "max_tokens"}
-    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio"}
+    HINTS: ClassVar[frozenset[str]] = HINTS | {"audio", "reasoning_control"}
     REFUSED: ClassVar[Mapping[str, str]] = {"functions": "send tools", "function_call": "send tool_choice"}
-    SKIPPED: ClassVar[Sequence[str]] = ("tools of another type than function",)
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     model: str = ""
@@ -64,10 +56,11 @@ class ChatCompletionFields(Fields):
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
     return_token_ids: bool = False  # vLLM's; streams only
+    return_progress: bool = False  # llama-server's; streams only: tell often how far the prompt is
 
     def job(self) -> Job:
         """The internal request. Refusal for what cannot be done."""
-        tools, _ = self.known_tools()
+        tools = self.functions.tools
         return Job(
             wire="openai",
             model=self.model,
@@ -76,19 +69,11 @@ class ChatCompletionFields(Fields):
             defaults={"max_tokens": None},
             template_args=self.chat_template_kwargs,
             tools=tools,
-            tool_choice=self._choice(tools),
+            tool_choice=checked_choice(self.tool_choice, tools),
             has_parallel_calls=self.parallel_tool_calls,
             reasoning=ReasoningWish(effort=self.reasoning_effort),
+            shows_progress=self.return_progress,
         )
-
-    def known_tools(self) -> tuple[tuple[Tool, ...], list[str]]:
-        """The functions among the tools, and the types of the others, which are skipped."""
-        functions = [tool.get("function") for tool in self.tools if tool.get("type") == "function"]
-        skipped = [str(tool.get("type"))[:40] for tool in self.tools if tool.get("type") != "function"]
-        return tuple(tool_of(f"tools.{number}", function) for number, function in enumerate(functions)), skipped
-
-    def ignored(self) -> list[str]:
-        return [*super().ignored(), *(f"tools:{kind}" for kind in self.known_tools()[1])]
 
     def unheeded(self, template: str | None) -> list[str]:
         """Names of what changes nothing for the model of a chat template."""
@@ -104,34 +89,8 @@ class ChatCompletionFields(Fields):
             own["continue_final_message"] = self.continue_final_message
         if not self.add_generation_prompt and not self.continue_final_message:
             problem = "add_generation_prompt is false, which needs continue_final_message true; /v1/completions takes any prompt"
-            raise Refusal(400, problem, field="add_generation_prompt", code="invalid_value")
+            raise invalid("add_generation_prompt", problem)
         return own
-
-    def _choice(self, tools: Sequence[Tool]) -> ToolChoice:
-        return checked_choice(self.tool_choice, tools)
-
-
-def tool_of(name: str, function: Any) -> Tool:
-    """A tool from OpenAI's {"name", "description", "parameters", "strict"}."""
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise Refusal(400, f'{name} needs a function {{"name": ..., "parameters": ...}}', field=name, code="invalid_value")
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    if not isinstance(parameters, dict):
-        raise Refusal(400, f"{name}.parameters is no JSON schema", field=name, code="invalid_value")
-    return Tool(function["name"], str(function.get("description") or ""), parameters, function.get("strict") is True)
-
-
-def checked_choice(given: str | Mapping[str, Any], tools: Sequence[Tool]) -> ToolChoice:
-    """`tool_choice` as a job has it. Refusal for a tool that is not offered."""
-    named = given if isinstance(given, str) else (given.get("function") or given).get("name", "")
-    if isinstance(given, str) and given in ("auto", "none"):
-        return given
-    if isinstance(given, str) and given == "required" and tools:
-        return "required"
-    if isinstance(given, str) or not any(tool.name == named for tool in tools):
-        allowed = ", ".join(["auto", "none", "required", *(tool.name for tool in tools)][:20])
-        raise Refusal(400, f"tool_choice is {str(given)[:120]}; allowed: {allowed}", field="tool_choice", code="invalid_value")
-    return str(named)
 
 
 def constraint_of(given: Mapping[str, Any], name: str = "response_format") -> dict[str, Any]:
@@ -143,10 +102,7 @@ def constraint_of(given: Mapping[str, Any], name: str = "response_format") -> di
         return {"json_object": True} if given.get("schema") is None else {"json_schema": given["schema"]}
     if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
         return {"json_schema": given["json_schema"].get("schema", {})}
-    raise Refusal(
-        400, f"{name} has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema",
-        field=name, code="invalid_value",
-    )  # fmt: skip
+    raise invalid(name, f"{name} has the type {str(kind)[:40]!r}; allowed: text, json_object, json_schema")
 
 
 class ChatWriter:
@@ -156,7 +112,8 @@ class ChatWriter:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
         self._has_logprobs, self._has_ids = fields.logprobs, fields.return_token_ids
-        self._head = {"id": new_id("chatcmpl"), "created": int(run.began_at), "model": model}
+        run.id = new_id("chatcmpl-")
+        self._head = {"id": run.id, "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         of_prompt: dict[str, Any] = {"prompt_token_ids": self._run.prompt_ids} if self._has_ids else {}
@@ -236,21 +193,13 @@ def _whole_call(call: CallPiece) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def failed(refusal: Refusal) -> bytes:
-    """The last event of a stream that failed."""
-    return sse(error_body(refusal))
-
-
 def endpoint(service: Service) -> Endpoint:
     async def chat(request: Request) -> ASGIApp:
         fields = ChatCompletionFields.read(await service.read_json(request))
         run = await service.begin(fields.job())
         run.ignored = fields.unheeded(run.llm.chat_template)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
-        headers = run.headers
-        if fields.stream:
-            return StreamReply(writer.chunks(), failed, run.close, headers=headers, patience_s=service.settings.stream_s)
-        return WholeReply(writer.whole(), error_body, run.close, headers)
+        return service.reply(writer, SHAPE, fields.stream, run)
 
     return service.answered(chat, error_body)
 

@@ -14,15 +14,16 @@ from starlette.types import ASGIApp
 from puna.completion import Completion
 from puna.request import TokenLogprob
 from puna.server.events import Ended, Piece, Usage
-from puna.server.fields import Fields, ignored_header
+from puna.server.fields import Fields
+from puna.server.ids import new_id
 from puna.server.job import Job
-from puna.server.refusals import Refusal, new_id
-from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.refusals import invalid
+from puna.server.replies import sse
 from puna.server.running_job import RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import FINISH, StreamOptions, failed
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, biases, end_of_sample, error_body, finite, usage_body
+from puna.server.wires.openai_chat import FINISH, StreamOptions
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, end_of_sample, error_body, finite, usage_body
 
 MAX_PROMPTS = 64
 
@@ -48,11 +49,11 @@ class TextCompletionFields(Fields):
         """One for each prompt. Refusal for what cannot be done."""
         prompts = self.prompts()
         if not 0 < len(prompts) <= MAX_PROMPTS:
-            raise self._refused("prompt", f"prompt holds {len(prompts)} prompts; 1 to {MAX_PROMPTS} are allowed")
+            raise invalid("prompt", f"prompt holds {len(prompts)} prompts; 1 to {MAX_PROMPTS} are allowed")
         if self.suffix and self.echo:
-            raise self._refused("echo", "echo and suffix together are not possible; leave one out")
+            raise invalid("echo", "echo and suffix together are not possible; leave one out")
         if self.stream and "best_of" in self.settings:
-            raise self._refused("best_of", "best_of cannot be streamed: which samples are best is known at the end")
+            raise invalid("best_of", "best_of cannot be streamed: which samples are best is known at the end")
         suffix = self.suffix or None
         return [
             Job("openai", self.model, prompt=prompt, settings=self._own(), defaults={"max_tokens": 16}, suffix=suffix)
@@ -74,8 +75,17 @@ class TextCompletionFields(Fields):
                 own["prompt_logprobs"] = self.logprobs
         return own
 
-    def _refused(self, name: str, problem: str) -> Refusal:
-        return Refusal(400, problem, field=name, code="invalid_value")
+
+class Runs(list[RunningJob]):
+    """The runs of one request: one for each prompt."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self[0].headers
+
+    def close(self) -> None:
+        for run in self:
+            run.close()
 
 
 class CompletionWriter:
@@ -85,7 +95,7 @@ class CompletionWriter:
         self._runs, self._fields = runs, fields
         self._num = runs[0].params.n
         self._head = {
-            "id": new_id("cmpl"), "object": "text_completion", "created": int(runs[0].began_at), "model": model
+            "id": new_id("cmpl-"), "object": "text_completion", "created": int(runs[0].began_at), "model": model
         }  # fmt: skip
 
     @property
@@ -169,24 +179,16 @@ def _top(entry: TokenLogprob) -> dict[str, float]:
 def endpoint(service: Service) -> Endpoint:
     async def complete(request: Request) -> ASGIApp:
         fields = TextCompletionFields.read(await service.read_json(request))
-        runs: list[RunningJob] = []
-
-        def close() -> None:
-            for run in runs:
-                run.close()
-
+        runs = Runs()
         try:
             for job in fields.jobs():
                 runs.append(await service.begin(job))
         except BaseException:
-            close()
+            runs.close()
             raise
-        ignored = runs[0].ignored = fields.ignored()
-        headers = ignored_header(ignored)
+        runs[0].ignored = fields.ignored()
         writer = CompletionWriter(runs, service.models.named(fields.model).name, fields)
-        if fields.stream:
-            return StreamReply(writer.chunks(), failed, close, headers=headers, patience_s=service.settings.stream_s)
-        return WholeReply(writer.whole(), error_body, close, headers)
+        return service.reply(writer, SHAPE, fields.stream, runs)
 
     return service.answered(complete, error_body)
 

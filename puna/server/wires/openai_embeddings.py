@@ -70,8 +70,7 @@ def embeddings(service: Service) -> Endpoint:
             usage = {"prompt_tokens": found.num_tokens, "total_tokens": found.num_tokens}
             return {"object": "list", "data": data, "model": name, "usage": usage}
 
-        ignored = fields.ignored()
-        return WholeReply(body(), error_body, lambda: None, ignored_header(ignored))
+        return WholeReply(body(), error_body, headers=ignored_header(fields.ignored()))
 
     return service.answered(answer, error_body)
 
@@ -89,7 +88,7 @@ def rerank(service: Service) -> Endpoint:
                 results = [{**one, "document": {"text": texts[one["index"]]}} for one in results]
             return {"model": service.models.named(fields.model).name, "object": "list", "results": results}
 
-        return WholeReply(body(), error_body, lambda: None)
+        return WholeReply(body(), error_body)
 
     return service.answered(answer, error_body)
 

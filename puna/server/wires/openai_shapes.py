@@ -12,7 +12,8 @@ from typing import Any
 from puna.completion import Timing
 from puna.request import MAX_LOGIT_BIAS, Reasoning, TokenLogprob
 from puna.server.events import Ended, Usage
-from puna.server.refusals import Refusal
+from puna.server.refusals import Refusal, invalid
+from puna.server.replies import ReplyShape, sse
 from puna.server.running_job import RunningJob
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -52,6 +53,14 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     kind = KINDS.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error")
     body = {"message": refusal.message, "type": kind, "param": refusal.field or None, "code": refusal.code or None}
     return {"error": body}
+
+
+def failed(refusal: Refusal) -> bytes:
+    """The last event of a stream that failed."""
+    return sse(error_body(refusal))
+
+
+SHAPE = ReplyShape(error_body, failed)
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -103,8 +112,8 @@ def biases(given: Mapping[str, float]) -> dict[int, float]:
     """`logit_bias`, whose names are token ids in JSON."""
     if len(given) > MAX_LOGIT_BIAS:
         problem = f"logit_bias holds {len(given)} tokens; at most {MAX_LOGIT_BIAS} are allowed"
-        raise Refusal(400, problem, field="logit_bias", code="invalid_value")
+        raise invalid("logit_bias", problem)
     wrong = next((name for name in given if not name.isdecimal() or len(name) > 9), None)
     if wrong is not None:
-        raise Refusal(400, f"logit_bias names {wrong[:40]!r}; token ids are needed", field="logit_bias", code="invalid_value")
+        raise invalid("logit_bias", f"logit_bias names {wrong[:40]!r}; token ids are needed")
     return {int(name): value for name, value in given.items()}

@@ -15,23 +15,29 @@ from starlette.types import ASGIApp
 from puna.server.conversation import ConversationBuilder
 from puna.server.fields import Fields
 from puna.server.guard import TENANT
+from puna.server.ids import new_id
 from puna.server.job import Job
 from puna.server.reasoning import Effort, ReasoningWish, hears
-from puna.server.refusals import Refusal, new_id
-from puna.server.replies import StreamReply, WholeReply, sse
+from puna.server.refusals import Refusal, invalid
+from puna.server.replies import ReplyShape, sse
 from puna.server.service import Endpoint, Service
 from puna.server.stored_responses import StoredResponse
 from puna.server.tools.base import Tool
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import checked_choice, constraint_of
+from puna.server.wires.openai_chat import constraint_of
 from puna.server.wires.openai_shapes import SETTINGS, error_body
+from puna.server.wires.openai_tools import checked_choice
+from puna.server.wires.parts import Part, string_of, wrong
 from puna.server.wires.responses_events import REASONING_TEXT, SUMMARY_TEXT, ResponseForm, ResponseWriter
 from puna.server.wires.responses_items import ReadTools, joined_name, read_items, read_tools
 
 UNSAYABLE = ("n", "max_tokens")  # settings of a chat that a response has no place for, or another name
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"  # what `include` can ask for here
 # Things that OpenAI keeps for its clients, and puna does not.
-NOT_KEPT = dict.fromkeys(("conversation", "prompt"), "this server does not keep it; send the items as input")
+NOT_KEPT = {
+    "conversation": "this server keeps answers: continue one with previous_response_id, or send all items as input",
+    "prompt": "this server keeps no prompts; send the text as input or instructions",
+}
 
 
 class ReasoningFields(Fields):
@@ -75,27 +81,30 @@ class ResponseFields(Fields):
     include: list[str] = []
     top_logprobs: int = Field(0, ge=0, le=20)
     metadata: dict[str, Any] = {}
-    background: Literal[False] = False
+    background: bool = False
 
     @property
     def items(self) -> list[dict[str, Any]]:
         """The input as items."""
         return [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
 
-    def read_input(self, earlier: Sequence[Mapping[str, Any]]) -> ConversationBuilder:
-        """The conversation: instructions, the items of earlier responses, and the input."""
+    def read_input(self, earlier: Sequence[Part], items: Sequence[Part]) -> ConversationBuilder:
+        """The conversation: instructions, the items of earlier responses, and those of the input."""
         made = ConversationBuilder()
         if self.instructions:
             made.say("system", self.instructions)
             made.end()
         read_items(made, earlier, "previous_response_id")
-        read_items(made, self.items)
+        read_items(made, items)
         if not made.messages:
-            raise Refusal(400, "input is empty; a response needs a text, or an item", field="input", code="invalid_value")
+            raise invalid("input", "input is empty; a response needs a text, or an item")
         return made
 
     def job(self, made: ConversationBuilder) -> Job:
         """The internal request. Refusal for what cannot be done."""
+        if self.background:
+            problem = "background is true: this server has no answers to come back for; ask for a stream, or leave it out"
+            raise Refusal(400, problem, field="background", code="unsupported_parameter")
         tools, choice = self._chosen()
         return Job(
             wire="responses",
@@ -116,7 +125,7 @@ class ResponseFields(Fields):
     def head(self, model: str, created_at: float) -> dict[str, Any]:
         """What a response repeats of its request."""
         return {
-            "id": new_id("resp", "_"),
+            "id": new_id("resp_"),
             "object": "response",
             "created_at": created_at,
             "model": model,
@@ -170,7 +179,7 @@ class ResponseFields(Fields):
         return {**own, "logprobs": self.top_logprobs} if self._has_logprobs else own
 
 
-def earlier_items(service: Service, response_id: str) -> list[dict[str, Any]]:
+def earlier_items(service: Service, response_id: str) -> Sequence[Part]:
     """The items of the conversation that a response ends. Refusal if it is not stored (any more)."""
     if not response_id:
         return []
@@ -183,30 +192,48 @@ def earlier_items(service: Service, response_id: str) -> list[dict[str, Any]]:
     return found.items
 
 
+def with_references(service: Service, items: Sequence[Part]) -> list[Part]:
+    """The input, with the items of stored answers in place of references to them. Refusal for one that is not stored."""
+    return [_referenced(service, f"input.{number}", item) if _is_reference(item) else item for number, item in enumerate(items)]
+
+
+def _is_reference(item: Part) -> bool:
+    return item.get("type", "item_reference") in ("item_reference", None) and "id" in item and "role" not in item
+
+
+def _referenced(service: Service, name: str, reference: Part) -> Part:
+    item_id = string_of(name, reference, "id")
+    found = service.responses.item(item_id, TENANT.get())
+    if found is None:
+        raise wrong(name, f"refers to the item {item_id[:80]!r}, which is not stored (any more); send the item itself")
+    return found
+
+
 def failed(refusal: Refusal) -> bytes:
     """The last event of a stream that broke outside of its job."""
     return sse({"type": "error", "code": refusal.code, "message": refusal.message, "param": None, "sequence_number": 0}, "error")
+
+
+SHAPE = ReplyShape(error_body, failed)
 
 
 def create(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = ResponseFields.read(await service.read_json(request))
         earlier = earlier_items(service, fields.previous_response_id)
-        made = fields.read_input(earlier)
-        keep = partial(_keep, service, TENANT.get(), [*earlier, *fields.items]) if fields.store else _forget
+        items = with_references(service, fields.items)
+        made = fields.read_input(earlier, items)
+        keep = partial(_keep, service, TENANT.get(), [*earlier, *items]) if fields.store else _forget
         head = fields.head(service.models.named(fields.model).name, time.time())
-        writer, patience_s = ResponseWriter(head, fields.form(), keep), service.settings.stream_s
+        form = fields.form()
         run = await service.begin(fields.job(made))
         run.ignored = fields.unheeded(run.llm.chat_template, made)
-        headers = run.headers
-        if fields.stream:
-            return StreamReply(writer.chunks(run), failed, run.close, headers=headers, patience_s=patience_s)
-        return WholeReply(writer.whole(run), error_body, run.close, headers)
+        return service.reply(ResponseWriter(run, head, form, keep), SHAPE, fields.stream, run)
 
     return service.answered(answer, error_body)
 
 
-def _keep(service: Service, tenant: str, items: list[dict[str, Any]], response: dict[str, Any]) -> None:
+def _keep(service: Service, tenant: str, items: Sequence[Part], response: dict[str, Any]) -> None:
     service.responses.put(response["id"], StoredResponse(response, [*items, *response["output"]], tenant))
 
 
@@ -217,7 +244,8 @@ def _forget(response: dict[str, Any]) -> None:
 def input_tokens(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = ResponseFields.read(await service.read_json(request))
-        made = fields.read_input(earlier_items(service, fields.previous_response_id))
+        earlier, items = earlier_items(service, fields.previous_response_id), with_references(service, fields.items)
+        made = fields.read_input(earlier, items)
         num_tokens, _ = await service.measured(fields.job(made))
         return JSONResponse({"object": "response.input_tokens", "input_tokens": num_tokens})
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from puna.server.events import CallPiece, Ended, Piece, Progress, Usage
+from puna.server.ids import new_id
 from puna.server.reasoning import packed
-from puna.server.refusals import Refusal, new_id
+from puna.server.refusals import Refusal
 from puna.server.replies import sse
 from puna.server.running_job import RunningJob
 from puna.server.wires.openai_shapes import logprob_entry
@@ -114,10 +115,12 @@ class OutputItem:
 
 
 class ResponseWriter:
-    """Writes one response. `head`: what is known of it at once. `keep` gets the whole response before its last event is sent."""
+    """Writes a job as a response. `head`: what is known at once. `keep` gets the whole response before the last event is sent."""
 
-    def __init__(self, head: dict[str, Any], form: ResponseForm, keep: Callable[[dict[str, Any]], object]) -> None:
-        self._head, self._form, self._keep = head, form, keep
+    def __init__(
+        self, run: RunningJob, head: dict[str, Any], form: ResponseForm, keep: Callable[[dict[str, Any]], object]
+    ) -> None:
+        self._run, self._head, self._form, self._keep = run, head, form, keep
         self._items: list[OutputItem] = []
         self._open: tuple[str, int] | None = None  # the kind of the last item, and the number of its call, if it is open
         self._done: list[dict[str, Any]] = []  # items that are complete
@@ -125,40 +128,40 @@ class ResponseWriter:
         self._number = -1
         self.problem: Refusal | None = None
 
-    async def chunks(self, run: RunningJob) -> AsyncIterator[bytes]:
-        async for event in self.events(run):
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for event in self.events():
             yield sse(event, event["type"])
 
-    async def whole(self, run: RunningJob) -> dict[str, Any]:
+    async def whole(self) -> dict[str, Any]:
         """The response. Raises the Refusal of a job that failed."""
         response: dict[str, Any] = {}
-        async for event in self.events(run):
+        async for event in self.events():
             response = event.get("response", response)
         if self.problem is not None:
             raise self.problem
         return response
 
-    async def events(self, run: RunningJob) -> AsyncIterator[ResponseEvent]:
-        async for event in self._events(run):
+    async def events(self) -> AsyncIterator[ResponseEvent]:
+        async for event in self._events():
             yield self._numbered(event)
 
-    async def _events(self, run: RunningJob) -> AsyncIterator[ResponseEvent]:
+    async def _events(self) -> AsyncIterator[ResponseEvent]:
         yield self._begun()
         yield {**self._begun(), "type": "response.in_progress"}
         ended = Ended(0, "abort")
         try:
-            async for event in run.events():
+            async for event in self._run.events():
                 if isinstance(event, Ended):
                     ended = event
                 for told in self._told(event):
                     yield told
         except Refusal as refusal:
             self.problem = refusal
-            yield self._failed(_code_of(refusal), refusal.message, run.usage)
+            yield self._failed(_code_of(refusal), refusal.message)
             return
         for told in self._closed("completed" if ended.reason in ("stop", "tool_calls") else "incomplete"):
             yield told
-        yield self._last(ended, run)
+        yield self._last(ended)
 
     def _told(self, event: Progress | Piece | CallPiece | Ended) -> Iterator[ResponseEvent]:
         match event:
@@ -190,10 +193,10 @@ class ResponseWriter:
         if call is not None:
             space, name = self._form.in_namespaces.get(call.name, ("", call.name))
             named = {"name": name, "namespace": space} if space else {"name": name}
-            return OutputItem({"id": new_id("fc", "_"), "type": kind, "call_id": call.id, **named}, index, None, self._form)
+            return OutputItem({"id": new_id("fc_"), "type": kind, "call_id": call.id, **named}, index, None, self._form)
         if kind == "reasoning":
-            return OutputItem({"id": new_id("rs", "_"), "type": kind}, index, self._form.thoughts, self._form)
-        return OutputItem({"id": new_id("msg", "_"), "type": kind, "role": "assistant"}, index, OUTPUT_TEXT, self._form)
+            return OutputItem({"id": new_id("rs_"), "type": kind}, index, self._form.thoughts, self._form)
+        return OutputItem({"id": new_id("msg_"), "type": kind, "role": "assistant"}, index, OUTPUT_TEXT, self._form)
 
     def _closed(self, status: str) -> Iterator[ResponseEvent]:
         if self._open is not None:
@@ -209,22 +212,24 @@ class ResponseWriter:
     def _begun(self) -> ResponseEvent:
         return {"type": "response.created", "response": self._response("in_progress")}
 
-    def _last(self, ended: Ended, run: RunningJob) -> ResponseEvent:
+    def _last(self, ended: Ended) -> ResponseEvent:
         """The event that ends a stream. A context that is full is an error, as agents compact their conversation then."""
+        run = self._run
         limit = run.params.max_tokens
         if ended.reason == "length" and (limit is None or run.usage.output < limit):
             problem = f"the context of {run.llm.plan.max_context} tokens is full; the answer is cut"
-            return self._failed("context_length_exceeded", problem, run.usage)
+            return self._failed("context_length_exceeded", problem)
         if ended.reason in ("timeout", "abort"):
-            return self._failed("server_error", f"the answer is cut: {ended.reason}", run.usage)
+            return self._failed("server_error", f"the answer is cut: {ended.reason}")
         is_cut = ended.reason == "length"
         status, why = ("incomplete", {"reason": "max_output_tokens"}) if is_cut else ("completed", None)
         response = self._response(status, run.usage, incomplete_details=why, completed_at=time.time())
         self._keep(response)
         return {"type": f"response.{status}", "response": response}
 
-    def _failed(self, code: str, message: str, usage: Usage) -> ResponseEvent:
-        return {"type": "response.failed", "response": self._response("failed", usage, error={"code": code, "message": message})}
+    def _failed(self, code: str, message: str) -> ResponseEvent:
+        response = self._response("failed", self._run.usage, error={"code": code, "message": message})
+        return {"type": "response.failed", "response": response}
 
     def _response(self, status: str, usage: Usage | None = None, **more: Any) -> dict[str, Any]:
         told = None if usage is None else usage_body(usage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,12 @@ from puna.constraints import Constraints
 from puna.server.refusals import Refusal
 from puna.server.tools import NATIVE, format_of
 from puna.server.tools.base import Tool, ToolFormat, ToolUse
-from puna.server.tools.conversation import written
 from puna.server.tools.gemma import FUNCTION_GEMMA, GEMMA4
 from puna.server.tools.hermes import DESCRIBED, HERMES
-from puna.server.tools.json_calls import JsonCalls
+from puna.server.tools.layout_calls import LayoutCalls
 from puna.server.tools.llama import LLAMA
 from puna.server.tools.mistral import MISTRAL_LIST, MISTRAL_NAMED
+from puna.server.tools.qwen_coder import QWEN_CODER
 from puna.server.tools.smollm2 import SMOLLM2
 from tests.fakes import VOCAB_SIZE, ByteTokenizer
 from tests.server.tools.test_reader import partitions, read
@@ -33,7 +34,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [("get_weather", {"city": 'L"i}ma\n', 
 class Family:
     """A format, a chat template like those of its models, and how these write CALLS."""
 
-    format: JsonCalls
+    format: LayoutCalls
     template: str
     says: str
 
@@ -44,6 +45,16 @@ def dumped(value: Any) -> str:
 
 def listed(key: str) -> list[str]:
     return [dumped({"name": name, key: arguments}) for name, arguments in CALLS]
+
+
+def bare(mark: str) -> list[str]:
+    """CALLS in Gemma's notation."""
+    city = CALLS[0][1]["city"]
+    return [f"get_weather{{city:{mark}{city}{mark},days:2}}", "now{}"]
+
+
+def tagged(arguments: dict[str, Any]) -> str:
+    return "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments.items())
 
 
 def turns(of_calls: str = "") -> str:
@@ -91,12 +102,23 @@ FAMILIES: dict[str, Family] = {
     "functiongemma": Family(
         FUNCTION_GEMMA,
         "{{ tools }}" + turns(EACH + "<start_function_call>call:{{ c.function.name }}{{ c.function.arguments }}" + END),
-        "".join(f"<start_function_call>call:{name}{dumped(arguments)}<end_function_call>" for name, arguments in CALLS),
+        "".join(f"<start_function_call>call:{text}<end_function_call>" for text in bare("<escape>")),
     ),
     "gemma4": Family(
         GEMMA4,
         "{{ tools }}" + turns(EACH + "<|tool_call>call:{{ c.function.name }}{{ c.function.arguments }}" + END),
-        "".join(f"<|tool_call>call:{name}{dumped(arguments)}<tool_call|>" for name, arguments in CALLS),
+        "".join(f"<|tool_call>call:{text}<tool_call|>" for text in bare('<|"|>')),
+    ),
+    "qwen coder": Family(
+        QWEN_CODER,
+        "{{ tools }}"
+        + turns(
+            EACH + '{{ "\\n" if not loop.first }}<tool_call>\n<function={{ c.function.name }}>{{ "\\n" }}'
+            "{% for key, value in c.function.arguments | items %}"
+            "<parameter={{ key }}>\n{{ value }}\n</parameter>{{ '\\n' }}{% endfor %}"
+            "</function>\n</tool_call>" + END,
+        ),
+        "\n".join(f"<tool_call>\n<function={name}>\n{tagged(arguments)}</function>\n</tool_call>" for name, arguments in CALLS),
     ),
     "smollm2": Family(
         SMOLLM2,
@@ -113,7 +135,7 @@ class WithControls(ByteTokenizer):
 
     MARKS: tuple[str, ...] = (
         *("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "<|tool_call>", "<tool_call|>"),
-        *("<start_function_call>", "<end_function_call>", "<start_function_response>", "<|tool_response>"),
+        *("<start_function_call>", "<end_function_call>", "<start_function_response>", "<|tool_response>", "<escape>", '<|"|>'),
     )
     vocab_size = VOCAB_SIZE + len(MARKS)
     special_tokens = {**ByteTokenizer.special_tokens, **{mark: VOCAB_SIZE + n for n, mark in enumerate(MARKS)}}  # noqa: RUF012
@@ -174,7 +196,7 @@ def test_calls_are_read_in_any_pieces(family: Family) -> None:
 
 @each_family
 def test_the_grammar_allows_what_models_write(family: Family) -> None:
-    first = written(family.format.layout, [in_openai_form(0)]).removeprefix("<|python_tag|>")
+    first = family.format.written([in_openai_form(0)]).removeprefix("<|python_tag|>")
     for choice in ("auto", "required"):
         assert allows(family.format, ToolUse(TOOLS, choice), family.says)
         assert not allows(family.format, ToolUse(TOOLS, choice, is_parallel=False), family.says)
@@ -186,7 +208,8 @@ def test_the_grammar_allows_what_models_write(family: Family) -> None:
     assert allows(family.format, ToolUse(TOOLS, "none"), "Plain words.")
     assert allows(family.format, ToolUse(TOOLS, "auto"), "Plain words.")
     assert not allows(family.format, ToolUse(TOOLS, "required"), "Plain words.")
-    for wrong in (first.replace("days", "day"), first.replace(": 2", ': "2"'), first.replace("get_weather", "get"), first[:-1]):
+    no_number = re.sub(r"\b2\b", "two", first)
+    for wrong in (first.replace("days", "day"), no_number, first.replace("get_weather", "get"), first[:-1]):
         for choice in ("auto", "required"):
             use = ToolUse(TOOLS, choice)
             is_text = family.format is LLAMA and choice == "auto" and "get_weather" not in wrong
@@ -204,7 +227,9 @@ def test_later_turns_have_the_calls_as_the_model_wrote_them(family: Family) -> N
     ]
     told = family.format.for_template(family.template, messages, TOOLS)
     text = render(told.messages, family.template, bos_token="", eos_token="", template_args=told.args).text
-    in_other_words = {MISTRAL_LIST: dumped(CALLS[0][1]), FUNCTION_GEMMA: "call:get_weather{", GEMMA4: "call:now{"}
+    in_other_words: dict[LayoutCalls, str] = {
+        MISTRAL_LIST: dumped(CALLS[0][1]), FUNCTION_GEMMA: "call:get_weather{", GEMMA4: "call:now{"
+    }  # fmt: skip
     said = in_other_words.get(family.format, family.says)
     for part in said.split("; ") if family.format is LLAMA else [said]:
         assert part in text, text

@@ -9,9 +9,11 @@ import pytest
 from puna.constraints import Constraints
 from puna.schemas import JsonSchema
 from puna.server.tools.base import Tool, ToolUse
-from puna.server.tools.grammar import LarkTerms, grammar_of
+from puna.server.tools.grammar import grammar_of
 from puna.server.tools.hermes import HERMES
+from puna.server.tools.lark import LarkTerms
 from puna.server.tools.layout import CallLayout
+from puna.server.tools.notation import JSON
 from tests.fakes import BOS, ByteTokenizer
 
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer", "maximum": 9}}
@@ -105,7 +107,7 @@ def test_marks_may_be_control_tokens() -> None:
         "required": [BOS, *b"[", *call, *b"]"],
         "none": [*b"<s>[", *call],
     }.items():
-        grammar = grammar_of(layout, None, ToolUse(TOOLS, choice), {"<s>": BOS, "x": 1})
+        grammar = grammar_of(layout, None, JSON, ToolUse(TOOLS, choice), {"<s>": BOS, "x": 1})
         assert allows(grammar, ids), choice
         assert not allows(grammar, [*ids, BOS])
 

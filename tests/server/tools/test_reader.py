@@ -11,7 +11,8 @@ import pytest
 from puna.server.tools.base import CallPart, CallReader, TextPart, Tool
 from puna.server.tools.hermes import HERMES
 from puna.server.tools.layout import CallLayout
-from puna.server.tools.reader import LayoutReader, ObjectEnd
+from puna.server.tools.notation import JSON
+from puna.server.tools.reader import LayoutReader
 
 TOOLS = (Tool("a"), Tool("b.c"))
 Found = tuple[str, list[tuple[str, str]]]  # the text, and of each call its name and arguments
@@ -95,7 +96,7 @@ def test_every_partition_of_a_small_text(text: str, expected: Found) -> None:
     for count in range(len(text)):
         for cuts in combinations(range(1, len(text)), count):
             pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-            assert read(LayoutReader(SMALL, None, ["f"]), pieces) == expected, pieces
+            assert read(LayoutReader(SMALL, None, [Tool("f")], JSON), pieces) == expected, pieces
 
 
 def test_arguments_are_told_as_soon_as_they_come() -> None:
@@ -113,12 +114,3 @@ def test_text_is_told_at_once_but_for_what_may_begin_a_call() -> None:
     assert reader.feed("Hm ") == [TextPart("Hm")]
     assert reader.feed("<tool") == []
     assert reader.feed("s> ok") == [TextPart(" <tools> ok")]
-
-
-def test_an_object_ends_where_its_braces_do() -> None:
-    text = '{"a{": "\\"}", "b": [{"c": "\\\\"}, "}"]}rest'
-    for cut in range(len(text)):
-        end = ObjectEnd()
-        first = end.find(text[:cut])
-        found = first if first is not None else cut + (end.find(text[cut:]) or 0)
-        assert text[found:] == "rest", cut

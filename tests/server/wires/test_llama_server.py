@@ -54,7 +54,11 @@ def test_what_clients_probe(server: RunningServer) -> None:
     assert found["default_generation_settings"]["n_ctx"] == server.llm.plan.max_context
     assert found["default_generation_settings"]["params"] == dict(server.llm.suggested.settings)
     assert server.get("/props?model=tiny").json == found and server.get("/props?model=gpt").status == 404
-    assert "/" not in str({**found, "chat_template": ""}), "no path of the server"
+    assert "/" not in str({**found, "chat_template": "", "eos_token": ""}), "no path of the server"
+    assert (found["bos_token"], found["eos_token"]) == ("<s>", "</s>")
+    slots = server.get("/slots").json
+    assert len(slots) == found["total_slots"] and not any(slot["is_processing"] for slot in slots)
+    assert slots[0]["n_ctx"] == server.llm.plan.max_context
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,27 @@ def test_stored_responses_are_continued_found_and_forgotten(server: RunningServe
     assert gone.status == 400 and gone.json["error"]["code"] == "previous_response_not_found"
 
 
+def test_a_reference_stands_for_an_item_of_a_stored_response(server: RunningServer) -> None:
+    """As the AI SDK sends a conversation whose answers are stored."""
+    first = server.post(PATH, body(max_output_tokens=4)).json
+    (item,) = first["output"]
+    turns = [*HELLO, {"role": "assistant", "content": text_in(first)}, {"role": "user", "content": "more"}]
+    expected = server.llm.chat(turns, max_tokens=4, ignore_eos=True).text
+    for reference in ({"type": "item_reference", "id": item["id"]}, {"id": item["id"]}):
+        second = server.post(PATH, body(input=[*HELLO, reference, turns[-1]], max_output_tokens=4)).json
+        assert text_in(second) == expected
+    server.request("DELETE", f"{PATH}/{first['id']}")
+    gone = server.post(PATH, body(input=[*HELLO, {"type": "item_reference", "id": item["id"]}, turns[-1]]))
+    assert gone.status == 400 and "send the item itself" in gone.json["error"]["message"]
+    third = server.post(PATH, body(input="and?", previous_response_id=second["id"], max_output_tokens=4)).json
+    assert third["status"] == "incomplete", "what was stored holds the item, no reference"
+
+
 def test_another_key_finds_no_response() -> None:
     with serving(settings=replace(SETTINGS, api_keys=("one", "two"))) as running:
-        made = running.post(PATH, body(), {"x-api-key": "one"}).json["id"]
+        response = running.post(PATH, body(), {"x-api-key": "one"}).json
+        made, referenced = response["id"], {"input": [*HELLO, {"type": "item_reference", "id": response["output"][0]["id"]}]}
+        assert running.post(PATH, body(**referenced), {"x-api-key": "two"}).status == 400
         assert running.get(f"{PATH}/{made}", {"x-api-key": "one"}).status == 200
         assert running.get(f"{PATH}/{made}", {"x-api-key": "two"}).status == 404
         assert running.post(PATH, body(previous_response_id=made), {"x-api-key": "two"}).status == 400
@@ -163,6 +181,9 @@ WRONG = {
     "an image": ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0"),
     "no content": ({"input": [{"role": "user"}]}, "input.0.content"),
     "a reference": ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
+    "a reference without an id": ({"input": [{"type": "item_reference"}]}, "input.0"),
+    "a reference to no id": ({"input": [{"type": "item_reference", "id": 3}]}, "input.0.id"),
+    "a conversation that is kept": ({"conversation": "conv_1"}, "conversation"),
     "an item that is none": ({"input": [{}]}, "input.0"),
     "an output without a call": ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
     "a prompt that is kept": ({"prompt": {"id": "p"}}, "prompt"),
