@@ -229,6 +229,7 @@ PROBLEMS = {
     "a scan": (with_table(document(stream(b"/X1 Do"), page=WITH_X, more=PICTURE)), "pdfNoText"),
     "no page": (with_table({1: b"<< /Type /Catalog >>"}), "fileDamaged"),
     "only its mark": (b"%PDF-1.4\n", "fileDamaged"),
+    "without its contents": (with_table(SIMPLE).split(b"101 0 obj")[0] + b"trailer << /Root 1 0 R >>", "fileDamaged"),
     "half of it": (with_table(SIMPLE)[:150], "fileDamaged"),
     "unknown letters": (with_table(document(stream(line(rb"\000\001\000\002")), fonts=[composite()])), "pdfUnknownLetters"),
     "nested arrays": (with_table(document(stream(NESTED))), "fileDamaged"),
