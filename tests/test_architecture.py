@@ -74,6 +74,8 @@ TESTED = {
     "clients/test_instructor.py": "puna/server",
     "clients/test_langchain.py": "puna/server",
     "clients/test_litellm.py": "puna/server",
+    "clients/test_lm_eval.py": "puna/server/wires/openai_completions.py puna/server/wires/llama_server.py",
+    "clients/test_npm.py": "puna/server/wires",
     "clients/test_llm_command.py": "puna/server",
     "clients/test_openai_agents.py": "puna/server",
     "clients/test_schemathesis.py": "puna/server puna/server/openapi.py",

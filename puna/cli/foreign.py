@@ -36,6 +36,7 @@ COMMANDS = {
 
 # Words that stand without a flag; STDIN is a prompt that is read from a file.
 MODEL, REPOSITORY, PROMPT, FILE, STDIN = "MODEL", "hf:MODEL", "PROMPT", "FILE", "< FILE"
+PROMPTS = (PROMPT, "TEXT", "QUERY")  # what commands call it
 # Our flag, or such a word -> flags of others that have the same value.
 RENAMED = {
     MODEL: "-m --model",
@@ -127,13 +128,14 @@ def refused(command: click.Command, name: str, words: Sequence[str]) -> UsageErr
     return UsageError(what, hint=f"{'; '.join(theirs.reasons(found))}: {theirs.line(pieces, name)}")
 
 
-def has_prompt(words: Sequence[str]) -> bool:
-    """Whether flags without a command name a prompt.
+def stands_for(words: Sequence[str], *own: str) -> bool:
+    """Whether one of the words is a flag of others for one of these words of ours; for any, if none is given.
 
-    >>> has_prompt(["-m", "x.gguf", "-p", "hi"]), has_prompt(["-m", "x.gguf", "--temp", "0"])
-    (True, False)
+    >>> stands_for(["-m", "x.gguf", "-p", "hi"], PROMPT), stands_for(["-m", "x.gguf"], PROMPT), stands_for(["-v"])
+    (True, False, False)
     """
-    return any(word.partition("=")[0] in FLAGS and FLAGS[word.partition("=")[0]].own in (PROMPT, FILE) for word in words)
+    found = [FLAGS[flag].own for word in words if (flag := word.partition("=")[0]) in FLAGS]
+    return any(one in own if own else one for one in found)
 
 
 class Theirs:
@@ -173,11 +175,12 @@ class Theirs:
         if flag in self._own or flag not in FLAGS:
             return None
         found = FLAGS[flag]
-        if found.own == PROMPT and PROMPT not in self._words:
+        has_prompt = any(word in self._words for word in PROMPTS)
+        if found.own == PROMPT and not has_prompt:
             found = found._replace(own="--system")  # as in a conversation of llama-cli
-        if found.own == FILE and FILE not in self._words and PROMPT in self._words:
+        if found.own == FILE and FILE not in self._words and has_prompt:
             return found._replace(own=STDIN)
-        stands = found.own in self._own or found.own.removeprefix("hf:") in self._words
+        stands = found.own in (PROMPT, *self._own) or found.own.removeprefix("hf:") in self._words
         return found if found.why or stands else None
 
     def reasons(self, flags: Sequence[str]) -> Iterator[str]:

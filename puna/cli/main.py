@@ -65,8 +65,8 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Flags of llama.cpp in the place of a command are those of `puna run` or, without a prompt, of `puna chat`."""
-        if args and args[0].partition("=")[0] in foreign.FLAGS:
-            name = QUESTION if foreign.has_prompt(args) else CONVERSATION
+        if args and foreign.stands_for(args[:1]):
+            name = QUESTION if foreign.stands_for(args, foreign.PROMPT, foreign.FILE) else CONVERSATION
             self._refuse_foreign(ctx, name, args)
         return super().parse_args(ctx, args)
 

@@ -349,8 +349,12 @@ def _text_of(flag: str, path: str) -> str:
         return Path(path).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
         shown = path if len(path) <= MAX_SHOWN else path[:MAX_SHOWN] + " ..."
-        reason = error.strerror if len(path) > MAX_SHOWN and isinstance(error, OSError) and error.strerror else first_line(error)
-        raise UsageError(f"{flag} {shown} cannot be read: {reason}", hint=hint) from None
+        raise UsageError(f"{flag} {shown} cannot be read: {reason_of(error)}", hint=hint) from None
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without its path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.options import HeadedCommand, Utf8, Whole, option, split_model, under
+from puna.cli.options import HeadedCommand, Utf8, Whole, option, reason_of, split_model, under
 from puna.cli.single_call import Result, call_model, call_options
 from puna.cli.standard_input import read_all
 from puna.cli.terminal import given_text, printable
-from puna.errors import UsageError, first_line
+from puna.errors import UsageError
 from puna.units import counted
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _read(file: str) -> str:
     try:
         return Path(file).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"--documents {file} cannot be read: {first_line(error)}", hint="Give a text file in UTF-8.") from None
+        raise UsageError(f"--documents {file} cannot be read: {reason_of(error)}", hint="Give a text file in UTF-8.") from None
 
 
 def _facts(one: Ranked, documents: list[str]) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def test_no_flag_of_others_is_one_of_ours_with_another_meaning() -> None:
         ("serve m.gguf --tensor-parallel-size 2", "several GPUs share a model by torchrun", "puna serve m.gguf"),
         ("perplexity -m m.gguf -f t.txt", "The file stands without a flag", "puna perplexity m.gguf t.txt"),
         ("run -f t.txt", "The prompt stands without a flag", "puna run - < t.txt"),
+        ("tokenize -m m.gguf -p hi", "The prompt stands without a flag", "puna tokenize m.gguf hi"),
+        ("embed -m m.gguf -f t.txt", "The prompt stands without a flag", "puna embed m.gguf - < t.txt"),
         ("run hi -no-cnv", "puna says --raw", "puna run hi --raw"),
     ],
 )
@@ -105,6 +107,10 @@ def test_what_stands_as_a_value_is_no_flag(fake: FakeLLM, puna: Puna, typed: tup
 
 def test_a_flag_that_means_nothing_to_a_command_gets_its_help(puna: Puna) -> None:
     assert puna("models", "--temp", "1").err == "puna: there is no option --temp\nTry: puna models --help\n"
+
+
+def test_a_switch_alone_is_no_conversation(puna: Puna) -> None:
+    assert puna("-v").err == "puna: there is no option -v\nTry: puna --help\n"
 
 
 def test_commands_of_others_are_none_of_ours_and_get_their_line(puna: Puna) -> None:

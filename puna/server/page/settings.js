@@ -39,7 +39,7 @@ function samplingFields(model) {
 function samplingField(field) {
   const id = `sampling-${field.name}`;
   const words = field.text ?? field.name;
-  const input = field.step ? numberInput(field) : element("textarea", { rows: 2 });
+  const input = inputOf(field);
   Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
   input.setAttribute("aria-describedby", `${id}-hint`);
   input.addEventListener("input", () => {
@@ -47,6 +47,16 @@ function samplingField(field) {
   });
   const label = element("label", { for: id }, t(words));
   return element("div", { class: "field" }, label, input, element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`)));
+}
+
+function inputOf(field) {
+  if (field.choices) return choiceInput(field);
+  return field.step ? numberInput(field) : element("textarea", { rows: 2 });
+}
+
+function choiceInput({ choices }) {
+  const options = choices.map((value) => element("option", { value }, t(`effort_${value}`)));
+  return element("select", {}, element("option", { value: "" }, t("ofModel")), options);
 }
 
 function numberInput({ low, high, step }) {

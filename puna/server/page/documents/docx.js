@@ -92,7 +92,7 @@ class Story {
     const words = text.trim();
     const heading = level ?? known.heading;
     const number = words ? this.numberOf(list ?? known.list) : null;
-    if (heading !== undefined && words) return { text: `${"#".repeat(Math.min(6, heading))} ${number?.mark ?? ""}${words.replaceAll("\n", " ")}` };
+    if (heading !== undefined && words) return { text: headingText(heading, (number?.mark ?? "") + words) };
     if (number) return { text: `${"  ".repeat(number.level)}${number.mark}${words}`, isItem: true };
     return { text: words };
   }
@@ -139,6 +139,7 @@ class Story {
   }
 }
 
+const headingText = (level, words) => `${"#".repeat(Math.min(6, level))} ${words.replaceAll("\n", " ")}`;
 const cellText = (cell) => cell.join(" ").replaceAll("\n", " ").replaceAll("|", "\\|");
 
 /** Rows in Markdown. A table of one cell is only a frame. */
@@ -223,7 +224,10 @@ const NUMBERING_READERS = {
   abstractNumId: (state, tag) => state.numbers.set(state.number, tag.attribute("val")),
 };
 
-const ROMAN = [["m", 1000], ["cm", 900], ["d", 500], ["cd", 400], ["c", 100], ["xc", 90], ["l", 50], ["xl", 40], ["x", 10], ["ix", 9], ["v", 5], ["iv", 4], ["i", 1]];
+const ROMAN = [
+  ["m", 1000], ["cm", 900], ["d", 500], ["cd", 400], ["c", 100], ["xc", 90], ["l", 50], ["xl", 40], ["x", 10], ["ix", 9], ["v", 5], ["iv", 4],
+  ["i", 1],
+];
 
 function roman(count) {
   let [rest, text] = [Math.min(count, 3999), ""];

@@ -31,11 +31,11 @@ export async function readPdf(bytes, pace, maxCharacters) {
     if (length > maxCharacters) break;
   }
   const text = texts.filter(Boolean).join("\n\n");
-  requireText(text, content.counts);
+  requireText(text, content.counts, file.isRecovered);
   return { text, pages: pages.length, readPages: texts.length };
 }
 
-function requireText(text, { glyphs, unknown }) {
+function requireText(text, { glyphs, unknown }, isRecovered) {
   if (unknown > MOSTLY * glyphs) throw new DocumentProblem("pdfUnknownLetters");
-  if (!text.trim()) throw new DocumentProblem("pdfNoText");
+  if (!text.trim()) throw new DocumentProblem(isRecovered ? "fileDamaged" : "pdfNoText");
 }
