@@ -181,7 +181,7 @@ def token_ids(name: str, values: Collection[Any]) -> list[int]:
     any number of them.
     """
     if len(values) > MAX_IDS:
-        raise UsageError(f"{name} holds {len(values)} entries; at most {MAX_IDS} are taken at once", hint="Give them in parts.")
+        raise UsageError(f"{name}: {len(values)} entries; at most {MAX_IDS} are taken at once", hint="Give them in parts.")
     numbers = list(map(_token_id, values))
     if None in numbers:
         wrong = next(value for value, number in zip(values, numbers) if number is None)

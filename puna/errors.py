@@ -218,16 +218,18 @@ def first_line(error: BaseException, *, with_kind: bool = False) -> str:
 
 
 def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
-    """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
+    """A sentence with the names that begin with `given`, then those spelled like it, the nearest first; "" if there are none.
 
     A `prefix` that many names have makes none of them nearer.
 
     >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
     ('Did you mean chat?', '')
+    >>> did_you_mean("temp", ["stream", "temperature"])
+    'Did you mean temperature or stream?'
     """
     from difflib import get_close_matches  # only needed for errors
 
     by_lower, wanted = {name.lower().removeprefix(prefix): name for name in names}, given.lower().removeprefix(prefix)
-    near = [by_lower[name] for name in get_close_matches(wanted, by_lower, n=3, cutoff=0.6)]
-    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(wanted)][:3]
+    begun = [lower for lower in by_lower if len(given) > 2 and lower.startswith(wanted)]
+    near = [by_lower[name] for name in dict.fromkeys([*begun, *get_close_matches(wanted, by_lower, n=3, cutoff=0.6)])][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

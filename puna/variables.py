@@ -19,7 +19,7 @@ OTHERS: Mapping[str, str] = {
 }
 OF_TESTS = ("PUNA_TEST_", "PUNA_REAL_MODELS", "PUNA_LLAMA3_TOKENIZER", "PUNA_JSON_SCHEMA_SUITE", "PUNA_CANARY")
 _FIELD = re.compile(r"^    (?:    )?(?P<name>\w+): (?P<meaning>.+) \[(?P<default>[^\[\]]*)\]$", re.MULTILINE)
-_DEFAULTS = {"False": "0", "True": "1", "''": "none", "()": "none"}  # as a person types them
+_DEFAULTS = {"False": "0", "True": "1", "''": "none", "()": "none", str(4 << 30): "4GiB"}  # as a person types them
 
 _told = set[str]()  # what this process has said of misspelt ones
 
@@ -65,6 +65,6 @@ def markdown() -> str:
     ]
     for name, match in found.items():
         default = _DEFAULTS.get(match["default"], match["default"].strip("'"))
-        meaning = match["meaning"].replace(" on the command line", "")
+        meaning = match["meaning"].replace(" on the command line", "").replace(" '': none", "").replace(" them ", " K and V ")
         lines.append(f"| `{PREFIX}{name.upper()}` | {meaning} [{default}] |")
     return "\n".join(lines) + "\n"

@@ -88,7 +88,8 @@ def _here_lines(here: list[CachedModel], found: list[ModelChoice], device: Plann
     if device.is_gpu and find_spec("torch") is None:
         yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
-    yield from _prose("puna models --all lists every name; puna plan NAME shows more about one.")
+    removing = "; puna rm NAME removes one that is here" if here else ""
+    yield from _prose(f"puna models --all lists every name; puna plan NAME shows more about one{removing}.")
 
 
 def _short_name(model: CachedModel) -> str:

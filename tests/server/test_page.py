@@ -27,7 +27,8 @@ def test_each_file_comes_with_its_type_and_the_policy(server: RunningServer, pat
     got = server.get(path)
     ending = Path(path).suffix or ".html"
     assert (got.status, got.headers["content-type"]) == (200, page.KINDS[ending])
-    assert {name: got.headers.get(name) for name in page.HEADERS} == page.HEADERS
+    wanted = page.HEADERS | page.CACHES.get(got.headers["content-type"], {})
+    assert {name: got.headers.get(name) for name in wanted} == wanted
     assert got.body == page.assets()[path].body
 
 

@@ -518,6 +518,27 @@ def test_a_word_document_becomes_markdown() -> None:
     assert texts({"docx": docx()}) == {"docx": EXPECTED}
 
 
+def run(text: str) -> str:
+    return f"<m:r><m:t>{text}</m:t></m:r>"
+
+
+FORMULAS = {
+    f"<m:f><m:fPr/><m:num>{run('a')}</m:num><m:den>{run('b')}</m:den></m:f>": r"\frac{a}{b}",
+    f"<m:sSup><m:e>{run('x')}</m:e><m:sup>{run('2')}</m:sup></m:sSup>": "x^{2}",
+    f'<m:rad><m:radPr><m:degHide m:val="1"/></m:radPr><m:deg/><m:e>{run("x")}</m:e></m:rad>': r"\sqrt{x}",
+    f"<m:rad><m:deg>{run('3')}</m:deg><m:e>{run('x')}</m:e></m:rad>": r"\sqrt[3]{x}",
+    f'<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub>{run("i")}</m:sub><m:sup/><m:e>{run("i")}</m:e></m:nary>': "∑_{i}i",
+    f"<m:nary><m:naryPr/><m:sub/><m:sup/><m:e>{run('x')}</m:e></m:nary>": "∫x",
+    f"<m:d><m:e>{run('x')}</m:e><m:e>{run('y')}</m:e></m:d>": "(x|y)",
+    f'<m:d><m:dPr><m:begChr m:val="["/><m:endChr m:val="]"/></m:dPr><m:e>{run("x")}</m:e></m:d>': "[x]",
+}
+
+
+def test_formulas_of_word_become_latex() -> None:
+    files = {source: docx(f"<w:p><m:oMath>{source}</m:oMath></w:p>") for source in FORMULAS}
+    assert texts(files) == FORMULAS
+
+
 def test_archives_of_every_kind() -> None:
     stored = archive({"word/document.xml": f"<w:document>{paragraph('stored')}</w:document>"}, zipfile.ZIP_STORED)
     files = {

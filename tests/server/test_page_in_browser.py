@@ -243,7 +243,10 @@ def test_system_prompt_and_sampling_reach_the_server(browser: Any, served: Runni
     page, seen = opened(browser, served)
     page.click("#open-settings")
     page.fill("#system", "Be brief.")
+    page.fill("#sampling-temperature", "9")
+    expect(page.locator("#sampling-temperature-hint")).to_have_text("Not used: from 0 to 2 is possible.")
     page.fill("#sampling-temperature", "0.5")
+    expect(page.locator("#sampling-temperature-hint")).to_contain_text("0 always takes")
     page.get_by_text("More settings").click()
     page.fill("#sampling-stop", "END\nSTOP")
     page.click("#close-settings")
@@ -402,6 +405,7 @@ def test_the_server_goes_and_comes_back(browser: Any) -> None:
     page.fill("#prompt", "meanwhile")
     page.keyboard.press("Enter")
     expect(page.locator("#notice")).to_contain_text("does not answer")
+    expect(page.locator("#thread .note")).to_contain_text("The server did not answer.")
     with serving(model(), settings=SETTINGS, port=port):
         expect(page.locator("#notice")).to_contain_text("is back")
         page.get_by_role("button", name="Try again").click()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
+from http.client import HTTPConnection
 
 import pytest
 
+from tests.server.scripted import scripted_model
 from tests.server.serving import SETTINGS, quick_model, serving
 
 BODY = {"messages": [{"role": "user", "content": "a secret"}], "max_tokens": 3, "store": True}
@@ -26,3 +29,22 @@ def test_a_row_has_no_text_unless_the_settings_ask_for_it(caplog: pytest.LogCapt
         for text in texts:
             told = json.loads(text)
             assert "a secret" in told["prompt"] and told["answers"] == [answer]
+
+
+def test_the_row_of_a_client_that_left_has_the_rate_until_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "puna.server.requests")
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with serving(scripted_model(lambda _: "one " * 400, pause_s=0.02)) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        response = connection.getresponse()
+        while b'"content":"n' not in response.readline():
+            pass
+        response.close()
+        connection.close()
+        until = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.01)
+    facts = dict(part.split("=", 1) for part in caplog.records[0].getMessage().split(" "))
+    assert facts["end"] == "gone" and int(facts["out"]) > 1
+    assert 0 < float(facts["rate"].removesuffix("/s")) < 1000

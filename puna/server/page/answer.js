@@ -98,6 +98,7 @@ const TOO_LONG = "context_length_exceeded";
 
 function noteOf(node) {
   if (node.finish === "error") return node.code === TOO_LONG ? t("noteTooLong") : node.problem || t("noteError");
+  if (node.finish === "broken" && !node.content && !node.reasoning) return t("noteUnanswered");
   return node.finish in NOTES ? t(NOTES[node.finish]) : "";
 }
 

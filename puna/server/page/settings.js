@@ -42,11 +42,13 @@ function samplingField(field) {
   const input = inputOf(field);
   Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
   input.setAttribute("aria-describedby", `${id}-hint`);
+  const hint = element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`));
   input.addEventListener("input", () => {
-    if (input.checkValidity()) keepTyped({ ...readTyped(), [field.name]: input.value });
+    const isValid = input.checkValidity();
+    hint.textContent = isValid ? t(`${words}Hint`) : t("samplingRange", field);
+    keepTyped({ ...readTyped(), [field.name]: isValid ? input.value : "" });
   });
-  const label = element("label", { for: id }, t(words));
-  return element("div", { class: "field" }, label, input, element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`)));
+  return element("div", { class: "field" }, element("label", { for: id }, t(words)), input, hint);
 }
 
 function inputOf(field) {

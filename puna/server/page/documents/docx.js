@@ -1,5 +1,6 @@
 // Reads a Word document (ECMA-376): its paragraphs as Markdown, with headings, lists, tables and footnotes.
 
+import { FORMULA_CLOSERS, FORMULA_OPENERS, tidied } from "./docx_formulas.js";
 import { DocumentProblem } from "./problem.js";
 import { readXml } from "./xml.js";
 
@@ -37,7 +38,7 @@ function joined(blocks) {
 /** One flow of text: the document, or its footnotes. */
 class Story {
   constructor(look) {
-    Object.assign(this, { look, blocks: [], paragraphs: [], tables: [], names: [], skipped: 0, counters: new Map(), notes: new Set() });
+    Object.assign(this, { look, blocks: [], paragraphs: [], tables: [], fences: [], names: [], skipped: 0, counters: new Map(), notes: new Set() });
   }
 
   async read(source, pace) {
@@ -89,7 +90,7 @@ class Story {
 
   blockOf({ text, style, level, list }) {
     const known = this.look.styles.get(style) ?? {};
-    const words = text.trim();
+    const words = tidied(text.trim());
     const heading = level ?? known.heading;
     const number = words ? this.numberOf(list ?? known.list) : null;
     if (heading !== undefined && words) return { text: headingText(heading, (number?.mark ?? "") + words) };
@@ -154,6 +155,7 @@ function tableText(rows) {
 const last = (story) => story.paragraphs.at(-1) ?? {};
 
 const OPENERS = {
+  ...FORMULA_OPENERS,
   p: (story) => story.paragraphs.push({ text: "" }),
   pStyle: (story, tag) => (last(story).style = tag.attribute("val")),
   outlineLvl: (story, tag) => (last(story).level = headingOf(tag)),
@@ -173,6 +175,7 @@ const OPENERS = {
 };
 
 const CLOSERS = {
+  ...FORMULA_CLOSERS,
   p: (story) => story.paragraphs.length && story.endParagraph(),
   tc: (story) => story.endCell(),
   tbl: (story) => story.tables.length && story.endTable(),
