@@ -66,17 +66,18 @@ test: $(VENV)/.test model
 full: $(VENV)/.test model
 	$(BIN)/python -m pytest $(PARALLEL) -m "not soak"
 
-# 1.3 GB of packages in about three minutes, then two minutes. Some of these clients leave sockets to the garbage collector.
+# 2.5 GB of packages in about five minutes, then two minutes. Some of these clients leave sockets to the garbage collector.
 CLIENT_TESTS := -m pytest -W ignore::pytest.PytestUnraisableExceptionWarning
-clients: .venv-clients/.done .venv-instructor/.done
+clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-clients/.done
 	.venv-clients/bin/python $(CLIENT_TESTS) tests/clients
 	.venv-instructor/bin/python $(CLIENT_TESTS) tests/clients/test_instructor.py
+	.venv-lm-eval/bin/python $(CLIENT_TESTS) tests/clients/test_lm_eval.py
 
 # Chromium comes from the system. axe-core checks the page for people who use a screen reader or the keyboard; its licence and size
 # keep it out of the repository.
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
-	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py
+	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py
 
 # The pictures of the page in docs/
 pictures: $(AXE)
@@ -95,6 +96,13 @@ chromium:
 	$(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/python -m scripts.pip_install -c $< -e '.[serve,$*]'
 	@touch $@
+
+# The official clients for Node.js: the test skips them where there is no npm.
+.node-clients/.done: tests/clients/npm/package.json
+	@mkdir -p .node-clients && cp $< .node-clients/
+	@if command -v npm >/dev/null; then \
+		cd .node-clients && npm install --ignore-scripts --no-package-lock --no-audit --no-fund && touch .done; \
+		else echo "make: npm is not here; going on without the clients for Node.js"; fi
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -133,4 +141,4 @@ bench-env: $(BIN)/python
 	.venv-bench/bin/python $(INSTALL) -e '.[bench]'
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-browser .venv-clients .venv-instructor build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-browser .venv-clients .venv-instructor .venv-lm-eval .node-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

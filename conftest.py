@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
+from collections.abc import Generator
 from itertools import pairwise
 
 import pytest
@@ -34,6 +36,17 @@ SLOW = (
     "test_hostile_tokenizers.py::test_a_thousand_mutants",
     "test_hostile_gguf.py::",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests, more than a million objects, stay to the end: no search for garbage looks at them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

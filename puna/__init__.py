@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PunaError
+from puna.version import __version__
 
 if TYPE_CHECKING:
     from puna.async_llm import AsyncLLM
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from puna.llm import LLM
     from puna.request import SamplingParams, TokenLogprob
 
-__version__ = "0.1.0"
 __all__ = ["LLM", "AsyncLLM", "Completion", "EngineConfig", "PunaError", "SamplingParams", "TokenLogprob", "__version__"]
 
 _HOMES = {

@@ -18,7 +18,7 @@ from puna.model.spec import ModelConfig
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PrefixKey, Request, SamplingParams
-from puna.sampling import CheckedSampler, Sampler, TokenSampler
+from puna.sampling import CheckedSampler, Sampler, TokenSampler, WatchedSampler, Watcher
 from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.thinking_first import ThinkingFirst
 from puna.tokenizers.base import Tokenizer
@@ -41,6 +41,7 @@ class LiveRequest:
     stop_ids: frozenset[int]
     max_tokens: int  # the request's limit, or what fits the context
     thinking: Thinking | None = None  # None: all text is the answer's
+    watcher: Watcher | None = None  # hears how its tokens come to be
     num_told: int = 0  # output ids that a StepOutput has returned
 
 
@@ -76,11 +77,14 @@ class Admission:
         custom: TokenSampler | None,
         pool: Pool | None,
         processors: Sequence[LogitsProcessor],
+        watcher: Watcher | None = None,
     ) -> LiveRequest:
         """The arguments are those of `Engine.add`. Raises UsageError, or ContextLengthError for a prompt that is too long."""
         self._require(prompt_ids, params, custom)
         stop_ids = self._stop_ids(params)
-        sampler = Sampler(params, self._model.vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors)
+        sampler = Sampler(
+            params, self._model.vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors, watcher
+        )
         adapter = adapter_number(params.lora_name, list(self._adapters))
         prefix_key = self.prefix_key(params, len(prompt_ids))
         request = Request(request_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
@@ -92,6 +96,8 @@ class Admission:
         custom = custom if constraint is None else constraint
         if thinking is not None:
             request.reasoning, custom = thinking.found, with_budget(custom, sampler, thinking, params.thinking_budget)
+        if watcher is not None:
+            custom = WatchedSampler(custom or sampler, watcher)
         return LiveRequest(
             request=request,
             history=History(request.prompt_ids, request.output_ids),
@@ -103,6 +109,7 @@ class Admission:
             stop_ids=stop_ids,
             max_tokens=self.limit(request),
             thinking=thinking,
+            watcher=watcher,
         )
 
     def _thinking_first(self, thinking: Thinking) -> Callable[[LLMatcher, Collection[int]], Matcher]:

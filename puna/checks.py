@@ -10,6 +10,7 @@ import functools
 import math
 import operator
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
 from numbers import Real
@@ -160,8 +161,13 @@ def is_row(value: object) -> bool:
 
 
 def row(name: str, value: object, needed: str) -> Sequence[Any]:
+    """A row whose length Python knows: `range(10**20)` has none."""
     if not is_row(value):
         raise refuse(name, value, needed)
+    try:
+        len(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise UsageError(f"{name} holds more than {sys.maxsize} entries") from None
     return value  # type: ignore[return-value]
 
 
@@ -171,7 +177,11 @@ def several(name: str, value: object, needed: str) -> Collection[Any]:
 
 
 def token_ids(name: str, values: Collection[Any]) -> list[int]:
-    """Each id as a whole number. Does not check that the vocabulary has it."""
+    """Each id as a whole number. Does not check that the vocabulary has it. They are counted before they are copied: a range has
+    any number of them.
+    """
+    if len(values) > MAX_IDS:
+        raise UsageError(f"{name}: {len(values)} entries; at most {MAX_IDS} are taken at once", hint="Give them in parts.")
     numbers = list(map(_token_id, values))
     if None in numbers:
         wrong = next(value for value, number in zip(values, numbers) if number is None)
@@ -202,6 +212,7 @@ def unicode(name: str, text: str) -> str:
 
 MAX_JSON_DEPTH = 32
 MAX_ID_BITS = 64
+MAX_IDS = 1 << 24  # token ids that one call takes: more than any context, and any text that is scored
 MAX_INT_BITS = 14_000  # Python writes no whole number of more than 4300 digits
 
 

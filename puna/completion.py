@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from puna.errors import ConstraintError, UsageError
+from puna.keywords import in_python
 from puna.request import FinishReason, Reasoning, Request, SamplingParams, TokenLogprob
 from puna.runner import Handle
 from puna.units import counted
@@ -86,7 +87,7 @@ class Completion:
             prompt_ids=tuple(request.prompt_ids),
             num_cached=request.num_cached,
             seed=request.params.seed if request.params.temperature > 0 else None,
-            error=request.error,
+            error=in_python(request.error),
             timing=Timing.of(handle, request),
             num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
@@ -116,10 +117,12 @@ class Timing:
     num_accepted: int = 0  # of those, guesses that were right: tokens that took no step of their own
 
     @classmethod
-    def of(cls, handle: Handle, request: Request) -> Self:
-        first_token_s = (handle.first_token_at or handle.ended_at) - handle.submitted_at
+    def of(cls, handle: Handle, request: Request, now: float = 0.0) -> Self:
+        """The timing of a request that has ended; of one that has not, until `now` (`time.perf_counter`)."""
+        ended_at = handle.ended_at or now
+        first_token_s = (handle.first_token_at or ended_at) - handle.submitted_at
         num_prefilled = len(request.prompt_ids) - request.num_cached if handle.first_token_at else 0
-        total_s, counts = handle.ended_at - handle.submitted_at, (request.num_drafted, request.num_accepted)
+        total_s, counts = ended_at - handle.submitted_at, (request.num_drafted, request.num_accepted)
         return cls(first_token_s, total_s, num_prefilled, len(request.output_ids), *counts)
 
     @property

@@ -126,7 +126,7 @@ class EngineConfig:
         try:
             return cls(**values)
         except ConfigError as error:
-            error.give_hint(hints.get(error.field, error.hint))
+            error.give_hint(hints.get(error.field, error.typed.hint))
             raise
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 
 from puna.admission import Admission, LiveRequest
@@ -26,9 +27,10 @@ from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.progress import SILENT, Reporter
 from puna.request import PLACEHOLDER, FinishReason, Request, SamplingParams, StepOutput
-from puna.sampling import TokenSampler, not_finite, require_finite, token_logprob
+from puna.sampling import TokenSampler, Watcher, not_finite, require_finite, token_logprob
 from puna.scheduler import PageSource, ScheduledChunk, Scheduler
 from puna.speculation import Drafter
+from puna.stored_pages import INFINITIES, is_finite
 from puna.thinking import without_thoughts
 from puna.tokenizers.base import Tokenizer
 
@@ -105,11 +107,12 @@ class Engine:
         pool: Pool | None = None,
         processors: Sequence[LogitsProcessor] = (),
         is_expected: bool = False,
+        watcher: Watcher | None = None,
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0. `is_expected`: it belongs to a call
-        whose first request the queue has taken.
+        whose first request the queue has taken. A `watcher` hears how each token comes to be; then the host samples.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
         QueueFullError if too many requests wait and this one is not expected.
@@ -117,7 +120,7 @@ class Engine:
         if not is_expected:
             self._require_queue()
         self._last_id += 1
-        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors)
+        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors, watcher)
         self._live[live.request.id] = live
         self._deadlines.add(live.request.id, params.timeout)
         self._guess(lambda drafter: drafter.start(live.request))
@@ -131,7 +134,7 @@ class Engine:
         """End a request at any moment. The next step returns its last output, with the held-back text. Idempotent."""
         live = self._live.get(request_id)
         if live is not None:
-            self._finish(live, FinishReason.ABORT)
+            self._give_up(live, FinishReason.ABORT)
 
     def end_thinking(self, request_id: int) -> None:
         """End a request's thoughts, as if its budget were used up: its answer is next. Does nothing if it thinks no more."""
@@ -147,8 +150,8 @@ class Engine:
 
     def abort_all(self) -> None:
         """End every request and free all pages, also after an interrupted step."""
-        for request_id in tuple(self._live):
-            self.abort(request_id)
+        for live in tuple(self._live.values()):
+            self._finish(live, FinishReason.ABORT)
         self._in_flight = None
         self._scheduler = self._new_scheduler()
 
@@ -219,7 +222,7 @@ class Engine:
         """End the requests whose time has passed, with the text so far."""
         for request_id in self._deadlines.passed():
             if live := self._live.get(request_id):
-                self._finish(live, FinishReason.TIMEOUT)
+                self._give_up(live, FinishReason.TIMEOUT)
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
@@ -273,6 +276,8 @@ class Engine:
         """Use the rows of one request: logits, or hidden states if it has a pool. Score its prompt if requested, then sample the
         next tokens from the last rows."""
         try:
+            if live.watcher is not None:
+                live.watcher.computed(chunk.first, chunk.last, len(chunk.draft_ids))
             if live.request.pool is not None:
                 live.request.pool.add(rows)
             if live.request.needs_prompt_logprobs:
@@ -366,6 +371,25 @@ class Engine:
             detokenizer.skip()
             return ""
         return detokenizer.push(token_id)
+
+    def _give_up(self, live: LiveRequest, reason: FinishReason) -> None:
+        """End a request from outside. The prefix cache keeps what was computed of an unfinished prompt."""
+        if self._config.prefix_cache and self._backend.kv_arithmetic:
+            with suppress(Exception):  # no result needs it
+                self._keep_prompt(live.request)
+        self._finish(live, reason)
+
+    def _keep_prompt(self, request: Request) -> None:
+        """Publish the full pages of a prompt, as far as their numbers are finite: there are no logits that would show it."""
+        in_flight = () if self._in_flight is None else self._in_flight.chunks
+        computed = min((chunk.first for chunk in in_flight if chunk.request is request), default=request.num_computed)
+        first, last = request.num_published, computed // self._plan.page_size
+        pages = takewhile(self._is_finite, request.page_ids[first:last])
+        self._scheduler.keep(request, (first + sum(1 for _ in pages)) * self._plan.page_size)
+
+    def _is_finite(self, page: int) -> bool:
+        kv_type = self._plan.kv_type
+        return kv_type in INFINITIES and is_finite(self._backend.read_pages([page])[0], kv_type)
 
     def _fail(self, live: LiveRequest, error: Exception) -> None:
         live.request.fault = error

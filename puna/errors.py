@@ -3,16 +3,24 @@
 Each says what was given, what is allowed and what to do. The command line prints `message`, and `hint` on a second
 line, and ends with `exit_code`; a server answers with `http_status`. An error that is not a `PunaError` is a bug of puna.
 
-`message` and `hint` name settings by their flags ("--device cpu"); `str(error)` and a traceback by their keywords (device="cpu").
+An error is written with flags ("--device cpu"), as a command line has them: `typed` and `line` say it so. To Python, which reads
+`message`, `hint`, `str(error)` or a traceback, it names the keywords (device="cpu").
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from puna.keywords import in_python
+
+
+class ErrorLines(NamedTuple):
+    """An error in the words of a command line."""
+
+    message: str
+    hint: str
 
 
 class PunaError(Exception):
@@ -28,24 +36,38 @@ class PunaError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(in_python(message))
-        self.message = message
-        self.hint = ""
+        self.typed = ErrorLines(message, "")
         self.give_hint(hint or self.default_hint)
+
+    @property
+    def message(self) -> str:
+        """What was given, and what is allowed."""
+        return in_python(self.typed.message)
+
+    @property
+    def hint(self) -> str:
+        """What to do; "" if there is nothing to say."""
+        return in_python(self.typed.hint)
 
     def give_hint(self, hint: str) -> None:
         """Say what to do. A traceback shows it too."""
-        self.hint = hint
+        self.typed = self.typed._replace(hint=hint)
         if hint:
             self.add_note(in_python(hint))
 
+    def reword(self, message: str) -> None:
+        """Give the error another message."""
+        self.typed = self.typed._replace(message=message)
+        self.args = (in_python(message), *self.args[1:])
+
     @property
     def line(self) -> str:
-        """Message and hint as one line.
+        """Message and hint as one line, as a command line has them.
 
         >>> PunaError("no such file: x.gguf", hint="Check the path.").line
         'no such file: x.gguf. Check the path.'
         """
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        return f"{self.typed.message}. {self.typed.hint}" if self.typed.hint else self.typed.message
 
 
 class UsageError(PunaError):
@@ -199,18 +221,20 @@ MAX_SPELLED = 200  # characters of a name that can be a misspelling; to compare 
 
 
 def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
-    """A sentence with the names that are spelled like `given`, the nearest first; "" if there are none.
+    """A sentence with the names that begin with `given`, then those spelled like it, the nearest first; "" if there are none.
 
     A `prefix` that many names have makes none of them nearer.
 
     >>> did_you_mean("chta", ["chat", "run"]), did_you_mean("fly", ["chat", "run"])
     ('Did you mean chat?', '')
+    >>> did_you_mean("temp", ["stream", "temperature"])
+    'Did you mean temperature or stream?'
     """
     from difflib import get_close_matches  # only needed for errors
 
     if len(given) > MAX_SPELLED:
         return ""
     by_lower, wanted = {name.lower().removeprefix(prefix): name for name in names}, given.lower().removeprefix(prefix)
-    near = [by_lower[name] for name in get_close_matches(wanted, by_lower, n=3, cutoff=0.6)]
-    near = near or [name for lower, name in by_lower.items() if len(given) > 2 and lower.startswith(wanted)][:3]
+    begun = [lower for lower in by_lower if len(given) > 2 and lower.startswith(wanted)]
+    near = [by_lower[name] for name in dict.fromkeys([*begun, *get_close_matches(wanted, by_lower, n=3, cutoff=0.6)])][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -115,9 +115,9 @@ def _no_tokenizer(subject: Subject) -> Iterator[HealthFinding]:
         yield HealthFinding(
             "error",
             "tokenizer",
-            f"puna cannot use the tokenizer: {subject.made.message}",
+            f"puna cannot use the tokenizer: {subject.made.typed.message}",
             "puna reads and writes token ids only, no text.",
-            subject.made.hint,
+            subject.made.typed.hint,
         )
     elif subject.made is None:
         yield HealthFinding(
@@ -204,7 +204,7 @@ def _template(subject: Subject) -> Iterator[HealthFinding]:
         yield HealthFinding(
             "error",
             "template",
-            f"the chat template fails on a plain conversation: {prompt.message}",
+            f"the chat template fails on a plain conversation: {prompt.typed.message}",
             "puna run and puna chat cannot ask the model with it.",
             "Take a corrected template, or name a built-in one: --template llama2, llama3 or chatml; or use --raw.",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -29,11 +30,13 @@ from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
+from puna.glassbox.record import TracedModel, record
+from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
-from puna.plan import Plan
+from puna.plan import Plan, kv_bytes
 from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
@@ -47,6 +50,7 @@ from puna.suggested import NOTHING, Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
+from puna.variables import misspelt
 
 ONE_PROMPT = "a text, or a row of token ids,"
 Prompt = str | Sequence[int]
@@ -121,6 +125,8 @@ class LLM:
         plain = PlainReporter()
         try:
             told = plain if report is None else report
+            for line in misspelt():
+                told.notice(line)
             engine_config, tokenizer_file = _engine_config(config, settings), _tokenizer_file(tokenizer)
             self._assemble(load_parts(path_or_name, engine_config, tokenizer_file, told, check), told)
         finally:
@@ -309,6 +315,32 @@ class LLM:
         """Like `chat`, piece by piece."""
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
+
+    def trace(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Trace:
+        """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
+        after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
+        ended, and times. The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed.
+
+        `top`: the most likely candidates that each stage shows. 1..1000 [10]
+        """
+        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
+
+    def chat_trace(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Trace:
+        """Like `trace`, of the answer to a conversation, as `chat` gives it."""
+        return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+
+    def _trace(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Trace:
+        if not is_one:
+            raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
+        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
+        (job,) = encode()
+        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        return record(self.runner, self._traced_model(), *job, given=text, tokenizer_s=seconds, top=count)
+
+    def _traced_model(self) -> TracedModel:
+        """What a trace says of this model."""
+        per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
+        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token)
 
     @overload
     def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...

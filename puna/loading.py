@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from puna import formats, hub
-from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend
+from puna.backends import backend_spec, begin_to_compile, choose_device, create_backend, require_device
 from puna.backends.base import Backend
 from puna.config import EngineConfig
 from puna.draft_model import ModelDrafter, require_same_vocabulary
@@ -58,22 +58,24 @@ def load_parts(
     """Open a model, plan it, and load its weights; the arguments are those of `LLM`. What fails leaves nothing allocated."""
     if config.cache_dir:
         prepared_folder(config)  # an error comes before the weights are read
+    require_device(config)  # before a model is fetched
     config = choose_device(config, report)
     begin_to_compile(config, partial(hub.types_to_fetch, path_or_name))
     checkpoint = formats.open_checkpoint(hub.resolve(path_or_name, report), tokenizer=tokenizer)
     if check is not None:
         check(checkpoint)
-    checkpoint = _with_adapters(checkpoint, config)
+    checkpoint = with_adapters(checkpoint, config)
     spec = checkpoint.tokenizer
     text = None if spec is None else build_tokenizer(spec)
     backend = create_backend(config, report)
     try:
         info, spec_of_device = backend.info, backend_spec(config.device)
         largest = part_of(checkpoint, info.num_ranks - 1, info.num_ranks)  # every process makes the same plan
-        plan = make_plan(largest.config, largest.tensors, config, spec_of_device.layouts, info.free_bytes, report)
+        layouts = spec_of_device.layouts
+        plan = make_plan(largest.config, largest.tensors, config, layouts, info.free_bytes, report, largest.adapters)
         held = backend.held_bytes()
         backend.load(part_of(checkpoint, info.rank, info.num_ranks), plan, report)
-        predicted = plan.weights_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
+        predicted = plan.weights_bytes + plan.adapters_bytes + (plan.kv_bytes if spec_of_device.fills_kv else 0)
         footprint = Footprint(predicted, backend.held_bytes() - held)
     except BaseException:
         backend.close()
@@ -81,7 +83,7 @@ def load_parts(
     return Parts(checkpoint, text, backend, plan, config, footprint)
 
 
-def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
+def with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
     """The model with the adapters of `lora` in its weights, and those of `lora_modules` beside them."""
     if not (config.lora or config.lora_modules):
         return checkpoint
@@ -95,8 +97,7 @@ def _with_adapters(checkpoint: Checkpoint, config: EngineConfig) -> Checkpoint:
         raise UsageError(f"lora_modules names {max(names, key=names.count)!r} twice", hint="Give each adapter a name of its own.")
     beside = [for_requests(read(path), name) for name, path in zip(names, paths, strict=True)]
     changed = merged(checkpoint, list(map(read, config.lora))) if config.lora else checkpoint
-    told = [] if not beside else [f"the adapters of lora_modules take {sum(one.num_bytes for one in beside) >> 20} MiB more"]
-    return dataclasses.replace(changed, adapters=beside, notices=(*changed.notices, *told))
+    return dataclasses.replace(changed, adapters=beside)
 
 
 def load_beside(parts: Parts, report: Reporter) -> tuple[StoredPages | None, Drafter | None]:

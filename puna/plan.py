@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.formats.base import Adapter
 from puna.model.spec import Dense, Experts, ModelConfig
 from puna.model.weights import layer_of
 from puna.progress import SILENT, Reporter
@@ -92,6 +93,7 @@ class Plan:
     kv_type: str  # a key of KV_BYTES
     layout: Layout  # how weights and KV lie in memory
     weights: str = "as-is"  # its name among the backend's layouts
+    adapters_bytes: int = 0  # LoRA adapters that requests may name
 
     def offloading(self, count: int) -> Plan:
         """The same with the last `count` layers in main memory."""
@@ -115,7 +117,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.logits_bytes
+        return self.weights_bytes + self.adapters_bytes + self.kv_bytes + self.scratch_bytes + self.logits_bytes
 
 
 class TypeName(Protocol):
@@ -141,8 +143,10 @@ def make_plan(
     layouts: Mapping[str, Layout],
     free_bytes: int,
     report: Reporter = SILENT,
+    adapters: Sequence[Adapter] = (),
 ) -> Plan:
-    """What to allocate on a device with `free_bytes` free; `engine.vram`, if set, is the most to use.
+    """What to allocate on a device with `free_bytes` free; `engine.vram`, if set, is the most to use. `adapters`: LoRA adapters
+    beside the weights, which requests may name.
 
     Takes the requested one of `layouts`, else the first that leaves space for a useful context, else the smallest. A requested
     `max_context` is kept, or refused with both numbers. The model's own limit is lowered, with a notice, to what fits in the
@@ -151,7 +155,7 @@ def make_plan(
     _require_context(config, engine)
     engine = _settled(engine, next(iter(layouts.values())))
     free_bytes = min(free_bytes, engine.vram or free_bytes)
-    needs = {name: _needs(config, tensors, engine, layouts[name]) for name in _candidates(engine, layouts)}
+    needs = {name: _needs(config, tensors, engine, layouts[name], adapters) for name in _candidates(engine, layouts)}
     usual = engine.max_context or min(config.max_context, USUAL_CONTEXT)
     fitting = (name for name, need in needs.items() if need.fits(usual, free_bytes))
     name = next(fitting, min(needs, key=lambda name: needs[name].weights))
@@ -192,6 +196,7 @@ def make_plan(
         kv_type=need.kv_type,
         layout=layouts[name],
         weights=name,
+        adapters_bytes=need.adapters,
     )
 
 
@@ -202,6 +207,7 @@ class _Needs:
     placements: tuple[Placement, ...]  # all on the device
     weights: int
     layers: tuple[int, ...]  # parts of `weights`
+    adapters: int
     scratch: int
     logits: int
     page: int
@@ -217,19 +223,26 @@ class _Needs:
         return self.pages_of(num_tokens) <= self.pages_left(free_bytes)
 
     def pages_left(self, free_bytes: int) -> int:
-        return (free_bytes - self.weights - self.scratch - self.logits) // self.page
+        return (free_bytes - self.weights - self.adapters - self.scratch - self.logits) // self.page
 
     def pages_of(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
 
-def _needs(config: ModelConfig, tensors: Mapping[str, TensorHeader], engine: EngineConfig, layout: Layout) -> _Needs:
+def _needs(
+    config: ModelConfig,
+    tensors: Mapping[str, TensorHeader],
+    engine: EngineConfig,
+    layout: Layout,
+    adapters: Sequence[Adapter],
+) -> _Needs:
     kv_type = _kv_type(engine, layout)
     placements = placements_of(tensors, layout)
     return _Needs(
         placements=placements,
         weights=sum(one.bytes for one in placements),
         layers=tuple(_bytes_by_layer(placements).values()),
+        adapters=sum(adapter_bytes(one, layout) for one in adapters),
         scratch=scratch_bytes(config, engine, layout.attention_shares),
         logits=4 * _max_logits(engine) * config.vocab_size * layout.logits_copies,
         page=kv_bytes(config, engine.page_size, kv_type, layout.value_multiple),
@@ -311,6 +324,15 @@ def resident_bytes(shape: tuple[int, ...], resident_type: str, layout: Layout) -
     weights, size = RESIDENT_BLOCKS[resident_type]
     rows = prod(shape[:-2]) * _round_up(shape[-2], layout.row_multiple)
     return rows * (_round_up(shape[-1], weights) // weights * size)
+
+
+def adapter_bytes(adapter: Adapter, layout: Layout) -> int:
+    """Bytes of a LoRA adapter beside the weights: all its numbers are float32, and the rows of A and of B's transpose padded."""
+    rows = [(part.a.shape[1], part.b.shape[0], len(part.a)) for part in adapter.parts.values()]
+    return sum(
+        4 * rank * (_round_up(columns, layout.vector_multiple) + _round_up(height, layout.row_multiple))
+        for columns, height, rank in rows
+    )
 
 
 def kv_bytes(config: ModelConfig, num_tokens: int, kv_type: str, value_multiple: int = 1) -> int:
@@ -404,11 +426,13 @@ def _least_weights(plan: Plan) -> int:
 
 def _too_large(need: _Needs, kv: int, free_bytes: int, context: int) -> InsufficientMemoryError:
     scratch = need.scratch + need.logits
-    beside = free_bytes - need.weights - scratch
+    beside = free_bytes - need.weights - need.adapters - scratch
+    adapters = f"adapters {exact_gib(need.adapters)}, " if need.adapters else ""
+    needed = need.weights + need.adapters + kv + scratch
     return InsufficientMemoryError(
-        f"the model needs {exact_gib(need.weights + kv + scratch)}, and {exact_gib(max(0, free_bytes))} are free: "
-        f"weights {exact_gib(need.weights)}, KV of {context} tokens {exact_gib(kv)}, scratch {exact_gib(scratch)}",
+        f"the model needs {exact_gib(needed)}, and {exact_gib(max(0, free_bytes))} are free: "
+        f"weights {exact_gib(need.weights)}, {adapters}KV of {context} tokens {exact_gib(kv)}, scratch {exact_gib(scratch)}",
         hint=("Take a smaller context with --max-context" if beside >= kv // 16 else "Take a smaller model or one of fewer bits")
         + ", or close other programs; `puna plan MODEL` lists what fits.",
-        needed_bytes=need.weights + kv + scratch,
+        needed_bytes=needed,
     )

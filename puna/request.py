@@ -6,7 +6,7 @@ import builtins
 import enum
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, TypedDict
 
@@ -200,8 +200,10 @@ class SamplingParams:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in _CHECKS:
-            object.__setattr__(self, name, checked_setting(name, getattr(self, name)))
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value is not default:  # most are: their checks would take most of the time
+                object.__setattr__(self, name, checked_setting(name, value))
         given = [name for name in CONSTRAINTS if getattr(self, name)]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; an answer follows one of them", hint="Give one.")
@@ -456,6 +458,8 @@ _CHECKS: Mapping[str, checks.Check] = {
     "priority": partial(checks.whole, low=-1000, high=1000),
     "timeout": checks.optional(partial(checks.real, low=0.0, high=1e7)),
 }
+# Each field's default, which its check leaves as it is; MISSING if it is made anew for each object.
+_DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(SamplingParams)}
 
 
 def allowed_range(name: str) -> tuple[float, float] | None:

@@ -35,7 +35,7 @@ from puna.errors import NumericalError, UsageError
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams, StepOutput
-from puna.sampling import TokenSampler
+from puna.sampling import TokenSampler, Watcher
 
 T = TypeVar("T")
 
@@ -187,6 +187,7 @@ class Runner:
         pool: Pool | None = None,
         leader: Handle | None = None,
         call: Call | None = None,
+        watcher: Watcher | None = None,
     ) -> Handle:
         """Queue a prompt, with the arguments of `Engine.add`. Never waits: a refusal is raised by the handle.
 
@@ -194,7 +195,7 @@ class Runner:
         belongs to; None: it is a call of its own.
         """
         handle = Handle(self, listener)
-        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors)
+        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors, watcher=watcher)
         self._ask(partial(self._admit, handle, add, leader, call or Call()))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)

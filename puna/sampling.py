@@ -57,6 +57,42 @@ class CheckedSampler:
         return checks.whole("the sampler's token id", self.sampler.sample(logits, history), 0, self.vocab_size - 1)
 
 
+class Watcher(Protocol):
+    """Hears how each token of a request comes to be, and changes nothing (`glassbox/`). Its rows are overwritten after `end`."""
+
+    def computed(self, first: int, last: int, num_drafts: int) -> None:
+        """A step computed the tokens first..last-1 of the request, and so many guesses after them."""
+
+    def begin(self, logits: Row, history: History) -> None:
+        """The next token is sampled from these logits of the model, after `history`."""
+
+    def filtered(self, name: str, kept: Candidates) -> None:
+        """What a filter left; GIVEN: what the filters are given, which is less than the logits if a constraint removed some."""
+
+    def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
+        """The candidate at `index` was taken: by the number `uniform`; None: as the most likely one."""
+
+    def end(self, token_id: int) -> None:
+        """The token was sampled."""
+
+
+GIVEN = "given"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedSampler:
+    """The sampler of a request that is watched."""
+
+    sampler: TokenSampler
+    watcher: Watcher
+
+    def sample(self, logits: Row, history: History) -> int:
+        self.watcher.begin(logits, history)
+        token_id = self.sampler.sample(logits, history)
+        self.watcher.end(token_id)
+        return token_id
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """A filter that changes with the tokens that were sampled."""
@@ -97,7 +133,7 @@ def _phase(end: float, params: SamplingParams, banned: set[int]) -> Phase:
 
 class Sampler:
     """Samples the tokens of one request with the filters that it needs. `params.seed` is the seed in use, drawn here if none was
-    given. `stop_ids` end the request; they are suppressed before `min_tokens`.
+    given. `stop_ids` end the request; they are suppressed before `min_tokens`. `watcher` hears what each filter leaves.
     """
 
     def __init__(
@@ -107,6 +143,7 @@ class Sampler:
         stop_ids: Collection[int] = (),
         tokenizer: Tokenizer | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        watcher: Watcher | None = None,
     ) -> None:
         for name, ids in named_ids(params):
             outside = [i for i in ids if not 0 <= i < vocab_size]
@@ -120,6 +157,7 @@ class Sampler:
         if params.temperature > 0 and params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(SEED_BITS))
         self.params = params
+        self._watcher = watcher
         own = [BoundFilter(PROCESSORS, Processors(processors), is_edit=True)] if processors else []
         self._bound = (*own, *make_steps(params, tokenizer))
         steps: tuple[object, ...] = tuple(bound.step for bound in self._bound)
@@ -144,8 +182,11 @@ class Sampler:
     def sample(self, logits: Row, history: History) -> int:
         """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
         params = self.phase(len(history.output_ids)).params
-        kept = candidates(self._bound, logits, params, history)
-        index = _drawn(kept, params, self.uniform(len(history.output_ids)))
+        kept = candidates(self._bound, logits, params, history, self._watcher)
+        uniform = self.uniform(len(history.output_ids))
+        index = _drawn(kept, params, uniform)
+        if self._watcher is not None:
+            self._watcher.drawn(kept, uniform if self._draws else None, index)
         self._kept = kept.row(len(logits)) if params.processed_logprobs else None
         for step in self._stateful:
             step.accept(kept.logits, index, history)
@@ -229,21 +270,33 @@ class Candidates(NamedTuple):
         return row
 
 
-def candidates(filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, history: History) -> Candidates:
+def candidates(
+    filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, history: History, watcher: Watcher | None = None
+) -> Candidates:
     """What the filters leave, one after the other. NumericalError if the logits hold NaN or +inf, or nothing finite."""
     require_finite(logits)
     kept = Candidates(logits)
-    for _, step, is_edit, keeps in filters:
-        if keeps is not None:
-            kept = kept.only(keeps(kept.logits, params))
-            continue
-        before = kept.row(len(logits)) if is_edit else kept.logits  # an edit must find the places of ids
-        row = step(before, params, history)
-        if row is not before and is_edit:
-            require_finite(row)  # a penalty multiplies, so a logit can overflow
-        if row is not before:
-            kept = Candidates(row) if is_edit else Candidates(row, kept.ids).narrowed()
+    if watcher is not None:
+        watcher.filtered(GIVEN, kept)
+    for bound in filters:
+        kept = _filtered(bound, kept, len(logits), params, history)
+        if watcher is not None:
+            watcher.filtered(bound.name, kept)
     return kept
+
+
+def _filtered(bound: BoundFilter, kept: Candidates, vocab_size: int, params: SamplingParams, history: History) -> Candidates:
+    """What one filter leaves."""
+    if bound.keeps is not None:
+        return kept.only(bound.keeps(kept.logits, params))
+    before = kept.row(vocab_size) if bound.is_edit else kept.logits  # an edit must find the places of ids
+    row = bound.step(before, params, history)
+    if row is before:
+        return kept
+    if not bound.is_edit:
+        return Candidates(row, kept.ids).narrowed()
+    require_finite(row)  # a penalty multiplies, so a logit can overflow
+    return Candidates(row)
 
 
 def apply(filters: Sequence[BoundFilter], logits: Row, params: SamplingParams, history: History) -> Row:

@@ -230,6 +230,13 @@ class Scheduler:
             else:
                 self._save_early(chunk.request, chunk.last)
 
+    def keep(self, request: Request, num_tokens: int) -> None:
+        """Publish the full pages of a request's first tokens, although its prompt was not computed to its end: the caller has
+        looked at their numbers.
+        """
+        if self._prefix_cache:
+            self._publish(request, num_tokens)
+
     def _prefill(self, request: Request, budget: TokenBudget) -> list[ScheduledChunk]:
         """The next chunk of a prompt; [] while its stored pages are being loaded."""
         if request.num_stored > len(request.page_ids) and not self._load(request, budget):

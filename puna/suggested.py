@@ -56,7 +56,7 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 OFF: Mapping[str, Any] = {"mirostat": 0, "penalty_last_n": -1, "typical_p": 1.0, "xtc_probability": 0.0}  # not worth a word
-TURNED_OFF = '--sampling-defaults puna (sampling_defaults="puna" in Python) turns this off'
+TURNED_OFF = "--sampling-defaults puna turns this off"
 
 
 @dataclass(frozen=True, slots=True)

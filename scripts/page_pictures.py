@@ -127,6 +127,7 @@ def opened(browser: Any, port: int, picture: Picture) -> Iterator[Any]:
     page.wait_for_selector("#models .choice", state="attached")
     yield page
     page.keyboard.press("Escape")  # an answer that is still coming is stopped first
+    page.wait_for_selector(DONE)
     context.close()
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pickle
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 import puna
 from puna import EngineConfig, SamplingParams, checks
 from puna.errors import ContextLengthError, UsageError
+from puna.llm import LLM
+from puna.perplexity import perplexity
+from tests.fakes import ByteTokenizer, FakeBackend, make_plan, random_checkpoint, tiny_config
 
 
 def is_settings(kind: object) -> bool:
@@ -120,3 +124,47 @@ def test_ids_are_counted_before_they_are_copied() -> None:
     with pytest.raises(ContextLengthError, match=r"1000000000000 tokens.* 128"):
         checks.prompt_ids("the prompt", range(10**12), "a row", 128)
     assert checks.prompt_ids("the prompt", range(128), "a row", 128) == list(range(128))
+
+
+class CountedRange:
+    """A row of any length, which nobody may read to its end."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.num_read = length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        self.num_read += 1
+        assert self.num_read < 1000, "it is copied"
+        return 1
+
+
+Sequence.register(CountedRange)
+
+
+@pytest.mark.parametrize("ids", [range(10**9), range(10**20), CountedRange(1 << 30)], ids=["range", "longer than any", "row"])
+def test_every_function_that_takes_ids_counts_them_first(ids: Any) -> None:
+    plan = make_plan()
+    llm = LLM.from_parts(random_checkpoint(tiny_config()), ByteTokenizer(), FakeBackend(plan), plan, EngineConfig())
+    calls: list[Callable[[], object]] = [
+        lambda: llm.decode(ids),
+        lambda: llm.encode(ids),
+        lambda: llm.generate([ids]),
+        lambda: llm.generate(ids),
+        lambda: llm.embed([ids]),
+        lambda: llm.score([ids], [[1]]),
+        lambda: llm.score("a", [ids]),
+        lambda: llm.beam_search(ids),
+        lambda: perplexity(llm, ids),
+        lambda: SamplingParams(stop_ids=ids),
+        lambda: SamplingParams(bad_words_ids=[ids]),
+        lambda: SamplingParams(bad_words_ids=ids),
+        lambda: SamplingParams(choice=ids),
+    ]
+    with llm:
+        for call in calls:
+            with pytest.raises((UsageError, ContextLengthError)) as caught:
+                call()
+            assert len(str(caught.value)) < 300

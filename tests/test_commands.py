@@ -362,6 +362,7 @@ NOT_RUN_LINES = {
     r"source |sudo |python3 -m venv|\.venv/bin": "makes an environment, which takes minutes",
     r"python train\.py": "a program of the reader's",
     r"puna pull |puna chat qwen3-4b|puna plan hf:": "needs the Hub; tests/hub",
+    r"puna rm ": "asks first; tests/cli/test_rm.py",
     r"puna doctor|puna bench": "takes long; tests/machine/test_doctor.py, tests/cli",
     r"torchrun ": "several processes, or a GPU; tests/backends/torch, tests/compat",
     r".*--require-gpu|.*--vram": "needs a GPU",
@@ -494,6 +495,14 @@ def test_a_line_runs_as_it_is_typed(workplace: Path, puna: Puna, line: str, monk
 def test_the_error_in_the_readme_is_what_puna_says(workplace: Path, puna: Puna) -> None:
     done = puna("run", "no-such.gguf", "Hi")
     assert done.code == 2 and done.err in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_python_of_the_page_on_sampling_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sampling.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    Path("page.py").write_text(block, "utf-8")
+    runpy.run_path("page.py")
+    out = capsys.readouterr().out
+    assert out.strip() and not any(letter.isdigit() for letter in out)
 
 
 def test_the_python_of_the_readme_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

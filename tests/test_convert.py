@@ -406,7 +406,7 @@ def test_a_name_that_says_another_thing_than_is_made_is_refused(
     with pytest.raises(UsageError) as caught:
         convert(source, tmp_path / name, **how)
     assert (
-        re.search(words, caught.value.message)
+        re.search(words, caught.value.typed.message)
         and str(tmp_path) in caught.value.hint
         and [path.name for path in tmp_path.iterdir()] == ["folder"]
     )

@@ -31,6 +31,7 @@ from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.probes.nvidia_log import XIDS
 from puna.machine.remedies import REMEDIES
+from puna.request import SamplingParams
 from tests.cli.conftest import Puna
 from tests.cli.conftest import puna as puna  # a fixture
 from tests.machine.fake_host import DOCKER, WSL2, Overlay, build
@@ -294,3 +295,31 @@ def test_the_guide_is_calm_and_short() -> None:
 
 def test_the_readme_links_the_guide() -> None:
     assert "(docs/from-bare-metal.md)" in (ROOT / "README.md").read_text("utf-8")
+
+
+# ---- docs/sampling.md
+
+
+SAMPLING = (ROOT / "docs" / "sampling.md").read_text("utf-8")
+
+
+def flags_by_field(name: str) -> dict[str, str]:
+    command = app.get_command(click.Context(app), name)
+    assert command is not None
+    return {str(one.name): max(one.opts, key=len) for one in command.params if isinstance(one, click.Option)}
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_the_page_on_sampling_names_the_flags_as_they_are(command: str) -> None:
+    """A field with hyphens is the flag; what has another flag, or none, is named above."""
+    flags = flags_by_field(command)
+    rows = [line.split("|")[1] for line in SAMPLING.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    beginning = SAMPLING.partition("## ")[0]
+    assert len(named) > 25 and named <= {*SamplingParams.__dataclass_fields__, "logits_processors"}
+    for name in named:
+        if name not in flags:
+            assert f"`{name}`" in beginning.partition("singular")[2], f"{name} has no flag, which the page does not say"
+        elif flags[name] != f"--{name.replace('_', '-')}":
+            assert f"`{flags[name]}`" in beginning, f"the flag of {name} is {flags[name]}, which the page does not say"
+    assert set(re.findall(r"`(--[a-z-]+)", SAMPLING)) <= set(flags.values())

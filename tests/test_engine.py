@@ -290,6 +290,54 @@ def test_an_aborted_request_tells_what_it_held_back_and_harms_nobody() -> None:
     assert all_free(engine)
 
 
+@pytest.mark.parametrize("way", ["abort", "timeout"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_what_was_computed_of_a_prompt_that_is_given_up_is_found_by_the_next_one(way: str, steps: int) -> None:
+    """A prompt of 100 tokens, 32 in a step, pages of 16: the next request computes only what is missing, with the same result."""
+    now, prompt = 0.0, [7 * i % 250 for i in range(100)]
+    engine = make_engine()
+    engine._deadlines = Deadlines(lambda: now)
+    given_up = engine.add(prompt, SamplingParams(timeout=9.0 if way == "timeout" else None))
+    for _ in range(steps):
+        engine.step()
+    now = 10.0
+    if way == "abort":
+        engine.abort(given_up.id)
+    engine.step()
+    assert given_up.output_ids == [] and all_free(engine)
+    again = engine.add(prompt, SamplingParams(max_tokens=5))
+    run(engine)
+    known = steps * 32 - (32 if engine._backend.filters else 0)  # the device computes the last chunk at that moment
+    assert known - 16 < again.num_cached <= known + 32 and again.num_cached % 16 == 0
+    assert again.num_cached or steps == 1
+    assert again.output_ids == alone(prompt, SamplingParams(max_tokens=5)).output_ids
+
+
+def test_a_page_that_is_not_finite_ends_what_is_kept_of_a_prompt_that_is_given_up() -> None:
+    engine = make_engine()
+    request = engine.add([1] * 100, SamplingParams())
+    for _ in range(3):
+        engine.step()
+    engine._backend.pages.view(np.float32)[request.page_ids[1], 3] = np.inf  # type: ignore[attr-defined]
+    engine.abort(request.id)
+    again = engine.add([1] * 100, SamplingParams(max_tokens=1))
+    run(engine)
+    assert again.num_cached == 16 and again.finish_reason is FinishReason.LENGTH
+
+
+def test_a_device_that_cannot_be_read_keeps_nothing_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    request = engine.add([1] * 100, SamplingParams())
+    engine.step()
+
+    def fail(page_ids: list[int]) -> None:
+        raise RuntimeError("the card is gone")
+
+    monkeypatch.setattr(engine._backend, "read_pages", fail)
+    engine.abort(request.id)
+    assert run(engine)[request.id][-1].finish_reason is FinishReason.ABORT and all_free(engine)
+
+
 def test_a_waiting_request_can_be_aborted() -> None:
     engine = make_engine(plan=make_plan(max_sequences=1))
     first, second = (engine.add([i], SamplingParams(max_tokens=5)) for i in (1, 2))

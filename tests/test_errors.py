@@ -144,14 +144,20 @@ def test_damage_is_a_refusal_too() -> None:
         ("Give it with --tokenizer: tokenizer.json", "Give it with `tokenizer`: tokenizer.json"),
         ("Name one with --template (llama2), or use --raw", "Name one with `chat_template` (llama2), or use `generate()`"),
         ("take a smaller type with --quantize, or --to gguf", 'take a smaller type with `quantize`, or to="gguf"'),
+        ("Leave --draft-model out, or add --lora PATH.", 'Leave `draft_model` out, or add lora=["PATH"].'),
+        ("Limit it: thinking_budget=0 (--thinking-budget 0).", "Limit it: thinking_budget=0."),
+        ('Load it with lora_modules=["sql=PATH"] (--lora-modules sql=PATH).', 'Load it with lora_modules=["sql=PATH"].'),
+        ("it was cut (--max-tokens, or the context, is too small)", "it was cut (`max_tokens`, or the context, is too small)"),
         ("`puna doctor --device cuda` says it; pip install --force-reinstall torch", None),
         ("torchrun's --master_port, or --standalone; --total 7", None),
     ],
 )
 def test_python_gets_keywords_and_the_command_line_flags(typed: str, python: str | None) -> None:
     error = PunaError("no", hint=typed)
-    assert error.hint == typed and error.__notes__ == [python or typed]
-    assert str(PunaError(typed)) == (python or typed) and PunaError(typed).message == typed
+    assert error.typed.hint == typed and error.line == f"no. {typed}"
+    assert error.hint == (python or typed) and error.__notes__ == [error.hint]
+    refused = PunaError(typed)
+    assert refused.typed.message == typed and str(refused) == refused.message == (python or typed)
 
 
 def test_every_keyword_that_python_gets_is_one() -> None:

@@ -278,7 +278,7 @@ def test_a_text_that_cannot_fit_is_refused_before_the_tokenizer_works(monkeypatc
     with make_llm(tokenizer) as llm:
         with pytest.raises(ContextLengthError, match=r"at least [0-9]+ tokens.* 128") as caught:
             llm.generate("x" * 20_000_000, TEN)
-        assert "--max-context" in caught.value.hint
+        assert "`max_context`" in caught.value.hint
         with pytest.raises(ContextLengthError, match="at least"):
             llm.chat([{"role": "user", "content": "x" * 1_000_000}], TEN)
 
@@ -289,7 +289,7 @@ def test_without_a_tokenizer_ids_work_and_text_is_told_what_is_missing() -> None
         assert len(llm.generate([1, 2, 3], TEN).token_ids) == 10
         with pytest.raises(UsageError, match="no tokenizer") as caught:
             llm.generate("hello")
-        assert "--tokenizer" in caught.value.hint
+        assert "`tokenizer`" in caught.value.hint
         with pytest.raises(UsageError, match="no tokenizer"):
             llm.chat([{"role": "user", "content": "hello"}])
 

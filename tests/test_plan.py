@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna.backends import BACKENDS
 from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
+from puna.formats.base import Adapter, LowRank
 from puna.model.spec import ModelConfig, plain_model
 from puna.model.weights import tensor_shapes
-from puna.plan import Layout, Plan, kv_bytes, make_plan, resident_bytes
+from puna.plan import Layout, Plan, adapter_bytes, kv_bytes, make_plan, resident_bytes
 from puna.progress import KeepingReporter
 from puna.units import GIB, exact_gib, gib
 from tests.fakes import tiny_config
@@ -132,7 +135,7 @@ def test_a_context_that_was_asked_for_is_kept_or_refused_with_both_numbers() -> 
         plan(LLAMA_2_7B, "Q4_0", free=5 * GIB, max_context=4096)
     needed = asked.weights_bytes + 2 * GIB + asked.scratch_bytes + asked.logits_bytes
     assert f"({needed} bytes)" in caught.value.message and f"({5 * GIB} bytes)" in caught.value.message
-    assert "--max-context" in caught.value.hint
+    assert "--max-context" in caught.value.typed.hint and "`max_context`" in caught.value.hint
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
@@ -155,6 +158,25 @@ def test_a_kv_type_that_the_backend_has_not_is_refused() -> None:
 
 def test_no_more_sequences_than_rows_of_a_step() -> None:
     assert plan(SMOLLM2_135M, max_batch=64, chunk_tokens=16).max_sequences == 16
+
+
+def test_adapters_beside_the_weights_take_memory_from_k_and_v() -> None:
+    part = LowRank(np.zeros((4, 63), np.float32), np.zeros((100, 4), np.float32))
+    adapter = Adapter(Path("a"), {"layers.0.q_proj": part, "layers.0.v_proj": part}, "sql")
+    cpu = BACKENDS["cpu"].layouts
+    assert adapter_bytes(adapter, TORCH["as-is"]) == adapter.num_bytes == 2 * 4 * 4 * (63 + 100)
+    assert adapter_bytes(adapter, cpu["as-is"]) == 2 * 4 * 4 * (64 + 104)
+    sizes = headers(SMOLLM2_135M, "Q4_1")
+
+    def planned(count: int, free: int) -> Plan:
+        return make_plan(SMOLLM2_135M, sizes, EngineConfig(), cpu, free, adapters=[adapter] * count)
+
+    bare, several = planned(0, 300 << 20), planned(10_000, 300 << 20)
+    assert several.adapters_bytes == 10_000 * adapter_bytes(adapter, cpu["as-is"]) and bare.adapters_bytes == 0
+    assert several.num_pages < bare.num_pages and several.total_bytes <= 300 << 20
+    assert several.total_bytes - several.kv_bytes == bare.total_bytes - bare.kv_bytes + several.adapters_bytes
+    with pytest.raises(InsufficientMemoryError, match=r"adapters 51\.3 MiB"):
+        planned(10_000, 150 << 20)
 
 
 @pytest.mark.parametrize("context", [1, 31, 32, 33, 127])

@@ -91,6 +91,14 @@ def test_the_words_name_the_fault(name: str, value: Any, words: str) -> None:
         SamplingParams(**{name: value})
 
 
+def test_each_check_leaves_the_default_as_it_is() -> None:
+    """So that no default needs to be checked."""
+    for name, check in _CHECKS.items():
+        default = getattr(SamplingParams(), name)
+        made = check(name, default)
+        assert (made, type(made)) == (default, type(default)), name
+
+
 def test_the_keyword_arguments_are_the_fields() -> None:
     assert list(SamplingSettings.__annotations__) == [field.name for field in fields(SamplingParams)]
     assert get_type_hints(SamplingSettings) == get_type_hints(SamplingParams)

@@ -274,11 +274,11 @@ def test_ctrl_c_anywhere_in_a_turn_ends_what_runs_and_leaves_the_runner_usable(
     if place != "listener":
         real = getattr(Engine, place)
 
-        def interrupted(*args: Any) -> Any:
+        def interrupted(*args: Any, **named: Any) -> Any:
             if is_due and place == "outputs":  # they are lost
-                real(*args)
+                real(*args, **named)
             interrupt()
-            return real(*args)
+            return real(*args, **named)
 
         monkeypatch.setattr(Engine, place, interrupted)
     other = parts.submit("other", ENDLESS)

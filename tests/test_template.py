@@ -302,7 +302,7 @@ def test_a_template_can_refuse_the_messages() -> None:
 def test_a_wrong_template_is_an_error_that_says_what(source: str) -> None:
     with pytest.raises(TemplateError, match=r"the chat template failed: .") as caught:
         render(source)
-    assert "--raw" in caught.value.hint
+    assert "--raw" in caught.value.typed.hint and "`generate()`" in caught.value.hint
 
 
 def test_a_long_conversation_is_within_the_limits() -> None:

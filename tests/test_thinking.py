@@ -282,7 +282,7 @@ def test_the_template_tells_whether_a_model_thinks_and_how_to_turn_it_off() -> N
     assert switch(QWEN3, False) == {"enable_thinking": False} and switch("{{ thinking }}", True) == {"thinking": True}
     with pytest.raises(UsageError, match="no switch") as refused:
         switch(R1, False)
-    assert "--thinking-budget 0" in refused.value.hint
+    assert "--thinking-budget 0" in refused.value.typed.hint and "thinking_budget=0" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,16 @@ def _has_gpu(config: EngineConfig, report: Reporter) -> bool:
     return True
 
 
+def require_device(config: EngineConfig) -> None:
+    """DeviceError if the settings ask for a GPU that cannot be used, so that nothing is fetched for it in vain.
+
+    Where several processes share a model, each looks at its own GPU when it makes its backend.
+    """
+    if ProcessRank.from_env().size == 1 and (config.require_gpu or config.device.startswith("cuda")):
+        device = choose_device(config).device
+        _module("cuda").require_gpu(int(device.partition(":")[2] or 0))
+
+
 def _has_driver() -> bool:
     return any(path.exists() for path in NVIDIA_DRIVER)
 

@@ -56,7 +56,7 @@ def stream_text(
     Ends early once `is_stopped` says so; it is asked between two steps. `on_text` receives each piece.
     """
     heard, thoughts = Heard(), Thoughts(is_shown=out is not None)
-    wrap = WordWrap(lambda: terminal_width(out)) if out is not None and out.isatty() else None
+    wrap = None if out is None else wrap_for(out)
     try:
         for piece in stream:
             heard.first_token = heard.first_token or (time.perf_counter() if piece.token_ids else 0.0)
@@ -73,6 +73,18 @@ def stream_text(
         thoughts.end()
         _write(out, "" if wrap is None else wrap.finish())
     return heard
+
+
+def wrap_for(out: TextIO) -> WordWrap | None:
+    """What wraps an answer at words; None where `out` is no terminal, and gets it byte for byte."""
+    return WordWrap(lambda: terminal_width(out)) if out.isatty() else None
+
+
+def write_whole(out: TextIO, text: str) -> None:
+    """Write an answer that is complete, as `stream_text` writes its pieces, and end the line."""
+    wrap = wrap_for(out)
+    _write(out, text if wrap is None else wrap.feed(text) + wrap.finish())
+    _write(out, "\n")
 
 
 def _write(out: TextIO | None, text: str) -> None:
@@ -190,10 +202,19 @@ def speeds_lines(facts: dict[str, Any]) -> tuple[str, ...]:
     first, drafted = facts["first_token_after_process_start_s"], facts["drafted_tokens"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
-        f"prompt {counted(facts['prompt_tokens'], 'token')}, {facts['prefill_tokens_per_s']:.0f} tok/s | "
-        f"answer {counted(facts['output_tokens'], 'token')}, {facts['decode_tokens_per_s']:.1f} tok/s",
-        *([f"guesses {facts['accepted_tokens']}/{drafted}"] if drafted else []),
+        f"prompt {counted(facts['prompt_tokens'], 'token')}{_rate(facts['prefill_tokens_per_s'], 0)} | "
+        f"answer {counted(facts['output_tokens'], 'token')}{_rate(facts['decode_tokens_per_s'], 1)}",
+        *([f"of {counted(drafted, 'guessed token')}, {_right(facts['accepted_tokens'])}"] if drafted else []),
     )
+
+
+def _right(count: int) -> str:
+    return f"{count} {'was' if count == 1 else 'were'} right"
+
+
+def _rate(per_s: float, digits: int) -> str:
+    """A speed behind a count; "" for one that was not measured, because there was one token, or all came at once."""
+    return f", {per_s:.{digits}f} tok/s" if per_s else ""
 
 
 def completion_facts(completion: Completion, tokenizer: Tokenizer | None) -> dict[str, Any]:

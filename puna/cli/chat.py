@@ -130,7 +130,8 @@ def _loaded_first(model: str | None, flags: dict[str, Any], raw: bool) -> AnyLLM
     except ModelNotFoundError as error:
         if model is None or not SPOKEN.fullmatch(model):
             raise
-        raise ModelNotFoundError(error.message, hint=f"{error.hint} If it is a message: puna run {shlex.quote(model)}") from error
+        message, hint = error.typed
+        raise ModelNotFoundError(message, hint=f"{hint} If it is a message: puna run {shlex.quote(model)}") from error
 
 
 def _loaded(model: str | None, flags: dict[str, Any], raw: bool) -> AnyLLM:

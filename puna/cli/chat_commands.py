@@ -49,7 +49,7 @@ def obey(talk: Conversation, line: str) -> str | None:
     try:
         return command.run(talk, rest.strip())
     except PunaError as error:
-        tell(f"puna: {error.message}", error.hint)
+        tell(f"puna: {error.typed.message}", error.typed.hint)
     except OSError as error:
         tell(f"puna: {error.strerror or error}: {error.filename}")
     return None

@@ -114,7 +114,7 @@ class Conversation:
         try:
             return self._opened(text)
         except PunaError as error:
-            self._give_up(kept, f"puna: {error.message}", f"Not sent. {self._cure(error, text)}".rstrip())
+            self._give_up(kept, f"puna: {error.typed.message}", f"Not sent. {self._cure(error, text)}".rstrip())
             self.num_failed += 1
             return None
 
@@ -240,7 +240,7 @@ class Conversation:
             alone = self._num_tokens([{"role": "user", "content": text}])
             if alone is not None and alone < self.llm.plan.max_context:
                 return FREE_CONTEXT
-        return error.hint
+        return error.typed.hint
 
     # ---- what is kept
 
@@ -279,7 +279,7 @@ class Conversation:
         try:
             self.llm = self.load(name)
         except (PunaError, KeyboardInterrupt) as error:
-            words = error.message if isinstance(error, PunaError) else "stopped"
+            words = error.typed.message if isinstance(error, PunaError) else "stopped"
             tell(f"puna: {words}", f"Going back to {before}")
             self.llm = self.load(before)
             return

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.interrupts import ending_soon
-from puna.cli.options import (
-    MODEL,
-    OUTPUT,
-    HeadedCommand,
-    Whole,
-    engine_options,
-    json_option,
-    load_model,
-    lora_name_option,
-    option,
-    split_model,
-    tokenizer_option,
-    under,
-)
-from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
+from puna.cli.options import MODEL, HeadedCommand, Whole, lora_name_option, option, split_model, under
+from puna.cli.single_call import Result, call_model, call_options
+from puna.cli.terminal import given_text
 from puna.errors import UsageError
 from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.llm import LLM
+    from puna.pooling import Floats
 
 
 @click.command(cls=HeadedCommand)
@@ -39,9 +26,8 @@ if TYPE_CHECKING:
     option("--dimensions", type=Whole(), metavar="N", help="Keep only the first N numbers [all]."),
     option("--raw-length", is_flag=True, help="Do not scale the embedding to length 1."),
 )
-@engine_options
-@under(MODEL, tokenizer_option, lora_name_option)
-@under(OUTPUT, json_option)
+@call_options
+@under(MODEL, lora_name_option)
 def command(
     words: tuple[str, ...],
     lines: bool,
@@ -54,21 +40,24 @@ def command(
     """Print the embedding of TEXT (- reads standard input): a line of numbers for each text."""
     model, text = split_model(words, "text to embed")
     texts = _texts(given_text(text, "TEXT"), lines)
-    with TerminalReporter() as report:
-        llm = load_model(model, flags, report, needs_template=False)
-    with ending_soon(), llm:
-        started = time.perf_counter()
+    own = {"pooling": pooling, "normalize": not raw_length, "dimensions": dimensions, "lora_name": flags["lora_name"]}
+
+    def call(llm: LLM) -> Result:
         prompts = [llm.encode(one) for one in texts]
-        own = {"pooling": pooling, "normalize": not raw_length, "dimensions": dimensions, "lora_name": flags["lora_name"]}
         found = llm.embed(prompts, **own)
-        seconds = time.perf_counter() - started
-        rows = [[float(f"{number:.9g}") for number in row.tolist()] for row in found]  # nine digits are a whole float32
         counts = [len(prompt) for prompt in prompts]
-        if as_json:
-            print_json(_facts(llm, pooling or llm.pooling, rows, counts))
-        else:
-            print("\n".join(" ".join(f"{number:.9g}" for number in row) for row in rows))
-        tell(f"{counted(len(rows), 'text')}, {counted(sum(counts), 'token')}, {len(rows[0])} dimensions, {seconds:.2f} s")
+        return Result(
+            facts=lambda: _facts(pooling or llm.pooling, found, counts),
+            lines=(" ".join(_written(number) for number in row.tolist()) for row in found),
+            counts=f"{counted(len(texts), 'text')}, {counted(sum(counts), 'token')}, {found.shape[1]} dimensions",
+        )
+
+    call_model(model, flags, as_json, call)
+
+
+def _written(number: float) -> str:
+    """Nine digits, which are a whole float32."""
+    return f"{number:.9g}"
 
 
 def _texts(text: str, lines: bool) -> list[str]:
@@ -78,6 +67,7 @@ def _texts(text: str, lines: bool) -> list[str]:
     return found
 
 
-def _facts(llm: LLM, pooling: str, rows: list[list[float]], counts: list[int]) -> dict[str, Any]:
+def _facts(pooling: str, found: Floats, counts: list[int]) -> dict[str, Any]:
+    rows = [[float(_written(number)) for number in row] for row in found.tolist()]
     embeddings = [{"num_tokens": count, "embedding": row} for count, row in zip(counts, rows, strict=True)]
-    return {"model": shown_path(llm.path), "pooling": pooling, "dimensions": len(rows[0]), "embeddings": embeddings}
+    return {"pooling": pooling, "dimensions": found.shape[1], "embeddings": embeddings}

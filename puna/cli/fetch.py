@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from puna.progress import Reporter
 
 HEADERS_S = 5.0  # how long to wait for the headers of a model that was itself fetched sooner
-ANSWERS = {"": True, "y": True, "yes": True, "n": False, "no": False}
+ANSWERS = {"y": True, "yes": True, "n": False, "no": False}
 Confirm = Callable[[str], bool]  # question -> whether a person agrees
 
 
-def by_line(question: str) -> bool:
-    """The answer of a person who types a line; Enter agrees. click.Abort for Ctrl-C and Ctrl-D."""
-    while (agreed := ANSWERS.get(_typed(question))) is None:
-        tell("Type y or n, or press Enter for yes.")
+def by_line(question: str, otherwise: bool = True) -> bool:
+    """The answer of a person who types a line; Enter alone means `otherwise`. click.Abort for Ctrl-C and Ctrl-D."""
+    answers = {**ANSWERS, "": otherwise}
+    while (agreed := answers.get(_typed(question))) is None:
+        tell(f"Type y or n, or press Enter for {'yes' if otherwise else 'no'}.")
     return agreed
 
 
@@ -90,6 +91,10 @@ def offer(model: str | None, config: EngineConfig | None, report: Reporter, conf
     if not is_terminal() or hub.absent_source(model) is None:
         return
     assert model is not None
+    if config is not None:
+        from puna.backends import require_device
+
+        require_device(config)
     require_consent(model, confirm)
     fetch(model, config, report)
 

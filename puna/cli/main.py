@@ -16,10 +16,12 @@ from typing import NoReturn
 import click
 
 import puna
+from puna.cli import foreign
 from puna.cli.interrupts import INTERRUPTED, SIGNALLED
 from puna.cli.terminal import discard, setup_streams, tell
 from puna.cli.usage import in_flags, in_words, no_command
 from puna.errors import DeviceError, PunaError, Terminated, first_line
+from puna.variables import misspelt
 
 # Name -> its module, and its line in `puna --help`.
 COMMANDS = {
@@ -27,9 +29,11 @@ COMMANDS = {
     "run": ("puna.cli.run", "Answer one prompt."),
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
+    "trace": ("puna.cli.trace", "Answer one prompt, and show how each token came to be."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
+    "rm": ("puna.cli.rm", "Remove a model from this machine."),
     "plan": ("puna.cli.plan", "Show whether a model fits, how, and how fast it will be."),
     "doctor": ("puna.cli.doctor", "Check whether this machine runs models, and how to fix it."),
     "why": ("puna.cli.why", "Explain an error text or a log: its cause and how to fix it."),
@@ -42,6 +46,7 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 QUESTION = "run"  # the command for a question that is given instead of a command
+CONVERSATION = "chat"
 
 
 class LazyGroup(click.Group):
@@ -56,21 +61,36 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Flags of llama.cpp in the place of a command are those of `puna run` or, without a prompt, of `puna chat`."""
+        if args and foreign.stands_for(args[:1]):
+            name = QUESTION if foreign.stands_for(args, foreign.PROMPT, foreign.FILE) else CONVERSATION
+            self._refuse_foreign(ctx, name, args)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """`puna "question"` is `puna run "question"`. The error for an unknown command names similar commands."""
+        """`puna "question"` is `puna run "question"`. The error for an unknown command names similar commands, the one for flags
+        of other programs names puna's."""
         name = args[0]
-        if name in COMMANDS:
-            return super().resolve_command(ctx, args)
-        if is_question(name):
-            return QUESTION, self.get_command(ctx, QUESTION), args
-        raise no_command(args, COMMANDS)
+        if name not in COMMANDS and not is_question(name):
+            raise no_command(args, COMMANDS)
+        called, rest = (name, args[1:]) if name in COMMANDS else (QUESTION, args)
+        self._refuse_foreign(ctx, called, rest)
+        return called, self.get_command(ctx, called), rest
+
+    def _refuse_foreign(self, ctx: click.Context, name: str, words: list[str]) -> None:
+        command = self.get_command(ctx, name)
+        if command is not None and (error := foreign.refused(command, name, words)) is not None:
+            raise error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Only the commands: the text above them names the two options, and the help must fit a screen."""
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
+        """Without a heading: the text above ends with a colon."""
+        formatter.write_paragraph()
+        with formatter.indentation():
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
@@ -86,8 +106,8 @@ def is_question(word: str) -> bool:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(puna.__version__, prog_name="puna", message="%(prog)s %(version)s")
 def app() -> None:
-    """Run LLaMA-family models: puna "What is a llama?" MODEL is a file, a folder, a name in the cache, or
-    hf:OWNER/REPO/FILE.gguf [a small default model]. Each command has --json and --help; puna --version shows the version.
+    """Run LLaMA-family models: puna "What is a llama?" MODEL is a path, a name, or hf:OWNER/REPO/FILE.gguf. Each command has
+    --help and --json:
     """
 
 
@@ -109,6 +129,8 @@ def run(arguments: list[str] | None = None) -> int:
                     f"puna: RANK is {_rank_number()}, so the first of {os.environ['WORLD_SIZE']} processes does this; unset RANK?"
                 )
             return 0
+        for line in misspelt():
+            tell(f"puna: {line}")
         code = app.main(words, prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
     except click.Abort as abort:
@@ -155,7 +177,7 @@ def explain(error: BaseException, command: click.Command | None = None) -> int:
     match error:
         case PunaError():
             if not _is_printed_by_rank_0(error):
-                message, hint = (in_flags(text, command) for text in (error.message, error.hint))
+                message, hint = (in_flags(text, command) for text in error.typed)
                 tell(f"puna{_rank_suffix()}: {_shortened(message)}", hint)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():

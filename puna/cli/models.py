@@ -88,7 +88,8 @@ def _here_lines(here: list[CachedModel], found: list[ModelChoice], device: Plann
     if device.is_gpu and find_spec("torch") is None:
         yield f"The GPU needs PyTorch, which is not installed: {extra_command('gpu')}"
     yield ""
-    yield from _prose("puna models --all lists every name; puna plan NAME shows more about one.")
+    removing = "; puna rm NAME removes one that is here" if here else ""
+    yield from _prose(f"puna models --all lists every name; puna plan NAME shows more about one{removing}.")
 
 
 def _short_name(model: CachedModel) -> str:
@@ -154,7 +155,8 @@ def _show_all(as_json: bool) -> None:
     if as_json:
         print_json({"models": [_source_facts(source) for source in sources]})
         return
-    lines = [line for one in sources for line in _columns(one.model.name, f"{one.size:>8}", one.model.licence)]
+    lines = [*_columns("name", f"{'size':>8}", "licence")]
+    lines += [line for one in sources for line in _columns(one.model.name, f"{one.size:>8}", one.model.licence)]
     _print([*lines, *_prose("puna plan NAME shows whether it fits; puna pull NAME fetches it.")])
 
 

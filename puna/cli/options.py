@@ -115,7 +115,7 @@ def _checked(check: Check, read: Callable[[str], float | None], value: Any, para
     try:
         return check(_flag(param, "the number"), value if number is None else number)  # the check refuses a text
     except UsageError as error:
-        raise UsageError(error.message, hint=_without_equals_sign(value, param)) from None
+        raise UsageError(error.typed.message, hint=_without_equals_sign(value, param)) from None
 
 
 def _without_equals_sign(value: Any, param: click.Parameter | None) -> str:
@@ -228,7 +228,7 @@ _DEVICE = (
     option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
     option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: what fits]."),
     option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
-    option("--kv-type", metavar="TYPE", help="K and V in: auto, bf16, f16, f32 or int8."),
+    option("--kv-type", metavar="TYPE", help="auto, bf16, f16, f32, int8 (half; KL 0.003)."),
     option("--require-gpu", is_flag=True, default=None, help="Fail if no GPU can be used."),
     option("--speculation", metavar="HOW", help="Check guesses: auto, off, ngram [auto: on a CPU]."),
     option("--draft-model", type=Utf8(), metavar="MODEL", help="A small model of its vocabulary guesses tokens."),
@@ -349,8 +349,12 @@ def _text_of(flag: str, path: str) -> str:
         return Path(path).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
         shown = path if len(path) <= MAX_SHOWN else path[:MAX_SHOWN] + " ..."
-        reason = error.strerror if len(path) > MAX_SHOWN and isinstance(error, OSError) and error.strerror else first_line(error)
-        raise UsageError(f"{flag} {shown} cannot be read: {reason}", hint=hint) from None
+        raise UsageError(f"{flag} {shown} cannot be read: {reason_of(error)}", hint=hint) from None
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without its path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 # Fields that belong together: if the model's files set one of them, puna's defaults for the others do not apply.
@@ -407,7 +411,7 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
     except ConfigError as error:
         if error.hint:  # it comes from a variable
             raise
-        raise UsageError(f"--{error.field.replace('_', '-')}{error.message.removeprefix(error.field)}") from None
+        raise UsageError(f"--{error.field.replace('_', '-')}{error.typed.message.removeprefix(error.field)}") from None
     if config.threads > (cores := usable_cores()):
         report.notice(
             f"{config.threads} threads on {cores} cores: more threads than cores are slower; --threads 0 uses one per core"
@@ -534,7 +538,8 @@ def split_model(words: tuple[str, ...], rest: str) -> tuple[str | None, str]:
         case (text,) if hub.looks_like_model(text):
             raise UsageError(
                 f"{text} is a model, and the {rest} is missing",
-                hint=f'Add it: {COMMAND_OF[rest]} {shlex.quote(text)} "..."',
+                hint=f'Add it: {COMMAND_OF[rest]} {shlex.quote(text)} "..."'
+                + (f"; or talk with it: puna chat {shlex.quote(text)}" if rest == "PROMPT" else ""),
             )
         case (text,):
             return None, text

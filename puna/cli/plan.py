@@ -115,12 +115,14 @@ def _planned(
     stack: ExitStack,
 ) -> Planned:
     from puna.backends.base import ProcessRank
+    from puna.loading import with_adapters
     from puna.machine.host import ThisHost
     from puna.machine.planning.cpu_roofline import cpu_roofline
     from puna.machine.planning.devices import device_for
     from puna.machine.planning.fit import fit, nearest
 
     checkpoint, name = _checkpoint(model, report, stack)
+    checkpoint = with_adapters(checkpoint, engine)
     roofline = cpu_roofline(report) if gpu is None else None
     device = device_for(engine, ThisHost(), roofline, gpu, ram)
     parts = parts or (ProcessRank.from_env().size if gpu is None else device.count)

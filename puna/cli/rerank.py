@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.interrupts import ending_soon
-from puna.cli.options import (
-    MODEL,
-    OUTPUT,
-    HeadedCommand,
-    Utf8,
-    Whole,
-    engine_options,
-    json_option,
-    load_model,
-    option,
-    split_model,
-    tokenizer_option,
-    under,
-)
+from puna.cli.options import HeadedCommand, Utf8, Whole, option, reason_of, split_model, under
+from puna.cli.single_call import Result, call_model, call_options
 from puna.cli.standard_input import read_all
-from puna.cli.terminal import TerminalReporter, given_text, print_json, printable, shown_path, tell
-from puna.errors import UsageError, first_line
+from puna.cli.terminal import given_text, printable
+from puna.errors import UsageError
 from puna.units import counted
 
 if TYPE_CHECKING:
+    from puna.llm import LLM
     from puna.rerank import Ranked
 
 
@@ -41,9 +28,7 @@ if TYPE_CHECKING:
     option("--top-n", type=Whole(low=1), metavar="N", help="Print only the best N [all]."),
     option("--instruction", type=Utf8(), metavar="TEXT", help="What makes a document good [web search]."),
 )
-@engine_options
-@under(MODEL, tokenizer_option)
-@under(OUTPUT, json_option)
+@call_options
 def command(
     words: tuple[str, ...],
     given: tuple[str, ...],
@@ -59,17 +44,16 @@ def command(
     """
     model, query = split_model(words, "QUERY")
     query, documents = given_text(query, "QUERY"), _documents(given, file)
-    with TerminalReporter() as report:
-        llm = load_model(model, flags, report, needs_template=False)
-    with ending_soon(), llm:
-        started = time.perf_counter()
+
+    def call(llm: LLM) -> Result:
         ranked = llm.rerank(query, documents, instruction=instruction, top_n=top_n)
-        seconds = time.perf_counter() - started
-        if as_json:
-            print_json({"model": shown_path(llm.path), "ranked": [_facts(one, documents) for one in ranked]})
-        else:
-            print("\n".join(f"{one.score:9.4f}  {printable(documents[one.index])}" for one in ranked))
-        tell(f"{counted(len(documents), 'document')}, {seconds:.2f} s")
+        return Result(
+            facts=lambda: {"ranked": [_facts(one, documents) for one in ranked]},
+            lines=(f"{one.score:9.4f}  {printable(documents[one.index])}" for one in ranked),
+            counts=counted(len(documents), "document"),
+        )
+
+    call_model(model, flags, as_json, call)
 
 
 def _documents(given: tuple[str, ...], file: str | None) -> list[str]:
@@ -85,7 +69,7 @@ def _read(file: str) -> str:
     try:
         return Path(file).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"--documents {file} cannot be read: {first_line(error)}", hint="Give a text file in UTF-8.") from None
+        raise UsageError(f"--documents {file} cannot be read: {reason_of(error)}", hint="Give a text file in UTF-8.") from None
 
 
 def _facts(one: Ranked, documents: list[str]) -> dict[str, Any]:

@@ -166,5 +166,5 @@ def _show(llm: AnyLLM, choices: Sequence[Completion], is_streamed: bool) -> None
         if len(choices) > 1:
             print(f"[{number} of {len(choices)}]")
         if not is_streamed:
-            print(answer.whole_characters(one.text, one.finish_reason), flush=True)
+            answer.write_whole(sys.stdout, answer.whole_characters(one.text, one.finish_reason))
         answer.tell_logprobs(one, llm.tokenizer)

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.cli.interrupts import ending_soon
-from puna.cli.options import (
-    MODEL,
-    OUTPUT,
-    HeadedCommand,
-    Utf8,
-    engine_options,
-    json_option,
-    load_model,
-    option,
-    split_model,
-    tokenizer_option,
-    under,
-)
-from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
+from puna.cli.options import HeadedCommand, Utf8, option, split_model, under
+from puna.cli.single_call import Result, call_model, call_options
+from puna.cli.terminal import given_text
 from puna.errors import UsageError
 from puna.units import counted
 
 if TYPE_CHECKING:
+    from puna.llm import LLM
     from puna.score import OptionScore
 
 
@@ -36,9 +25,7 @@ if TYPE_CHECKING:
     "Options",
     option("--option", "options", multiple=True, type=Utf8(), metavar="TEXT", help="One of them; repeatable."),
 )
-@engine_options
-@under(MODEL, tokenizer_option)
-@under(OUTPUT, json_option)
+@call_options
 def command(words: tuple[str, ...], options: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Print how likely each --option is after PROMPT (- reads standard input).
 
@@ -49,17 +36,20 @@ def command(words: tuple[str, ...], options: tuple[str, ...], as_json: bool, **f
         raise UsageError("there are no options to score", hint='Give --option "..." once or more.')
     model, prompt = split_model(words, "prompt of the options")
     prompt = given_text(prompt, "PROMPT")
-    with TerminalReporter() as report:
-        llm = load_model(model, flags, report, needs_template=False)
-    with ending_soon(), llm:
-        started = time.perf_counter()
+
+    def call(llm: LLM) -> Result:
         scores = llm.score(prompt, list(options))
-        seconds = time.perf_counter() - started
-        if as_json:
-            print_json({"model": shown_path(llm.path), "options": list(map(_facts, options, scores))})
-        else:
-            print("\n".join(["   logprob  per token  option", *map(_line, options, scores)]))
-        tell(f"{counted(len(options), 'option')}, {counted(sum(len(one.token_ids) for one in scores), 'token')}, {seconds:.2f} s")
+        return Result(
+            facts=lambda: {"options": list(map(_facts, options, scores))},
+            lines=["   logprob  per token  option", *map(_line, options, scores)],
+            counts=f"{counted(len(options), 'option')}, {counted(_num_tokens(scores), 'token')}",
+        )
+
+    call_model(model, flags, as_json, call)
+
+
+def _num_tokens(scores: Sequence[OptionScore]) -> int:
+    return sum(len(one.token_ids) for one in scores)
 
 
 def _line(text: str, score: OptionScore) -> str:

@@ -122,7 +122,7 @@ def _settings(kind: type[ServerSettings], given: dict[str, Any]) -> ServerSettin
         return kind(**given)
     except ConfigError as error:
         flag = FLAGS.get(error.field, f"--{error.field.replace('_', '-')}")
-        raise UsageError(f"{flag}{error.message.removeprefix(error.field)}", hint=error.hint) from None
+        raise UsageError(f"{flag}{error.typed.message.removeprefix(error.field)}", hint=error.typed.hint) from None
 
 
 def _log_to_stderr() -> None:

@@ -20,6 +20,7 @@ KINDS = {
     "rate_limit_exceeded": QueueFullError,
 }
 KEY_HINT = "Give its key: --api-key KEY, or the variable PUNA_API_KEY."
+ADDRESS_HINT = "Give it as `puna serve` prints it, without a path: --server http://127.0.0.1:8000"
 
 
 class ServerError(PunaError):
@@ -87,6 +88,8 @@ class ServerLink:
             return ServerError(f"{self.url} answers with status {status}", hint="Is that a `puna serve`? Check --server.")
         if status == 401:
             return ServerError(f"{self.url}: {error['message']}", hint=KEY_HINT)
+        if error.get("code") == "not_found":
+            return UsageError(f"{self.url} is no address of a puna server: {error['message']}", hint=ADDRESS_HINT)
         return error_of(error, UsageError if status < 500 else ServerError)
 
 

@@ -12,25 +12,8 @@ from functools import partial
 
 import click
 
+from puna.cli import foreign
 from puna.errors import PunaError, UsageError, did_you_mean
-
-MODEL_FLAGS = ("--model", "-m")  # of other programs; puna's MODEL stands without a flag
-
-# Commands of other programs -> what does it in puna.
-FOREIGN = {
-    "help": "puna --help lists the commands, and each command has --help.",
-    **dict.fromkeys(("list", "ls"), "puna models lists the models that are here."),
-    **dict.fromkeys(("show", "info"), "puna inspect MODEL shows what is in a model."),
-    **dict.fromkeys(("ps", "stop"), "puna keeps no model loaded after a command; puna models lists those on the disk."),
-    "rm": "puna models lists the models that are here; puna pull NAME prints the path of one, and rm deletes it.",
-    **dict.fromkeys(("download", "fetch", "get", "install"), "puna pull NAME fetches a model."),
-    **dict.fromkeys(("search", "find"), "puna models --all lists every model that has a short name."),
-    **dict.fromkeys(("ask", "generate", "complete", "prompt"), 'puna run "..." answers a question.'),
-    **dict.fromkeys(("create", "quantize", "quantise"), "puna convert SRC DST --to gguf --quantize q4_k writes such a file."),
-    **dict.fromkeys(("benchmark", "perf"), "puna bench measures the speed."),
-    **dict.fromkeys(("check", "status", "env"), "puna doctor checks this machine."),
-    "version": "puna --version prints it.",
-}  # fmt: skip
 
 
 def no_command(words: Sequence[str], commands: Collection[str]) -> PunaError:
@@ -39,9 +22,9 @@ def no_command(words: Sequence[str], commands: Collection[str]) -> PunaError:
 
     name, spoken = words[0], _spoken(words)
     what = f"there is no command {name!r}"
-    if name.lower() in FOREIGN and len(spoken) <= 2:
+    if name.lower() in foreign.COMMANDS and len(spoken) <= 2:
         is_about = name.lower() == "help" and spoken[-1] in commands
-        return UsageError(what, hint=f"puna {spoken[-1]} --help explains it." if is_about else FOREIGN[name.lower()])
+        return UsageError(what, hint=f"puna {spoken[-1]} --help explains it." if is_about else foreign.COMMANDS[name.lower()])
     near = did_you_mean(name, commands)
     if len(spoken) > 1 and not any(map(hub.looks_like_model, spoken)):
         ask = f"To ask that, put it in quotes: puna {_in_quotes(' '.join(spoken))}"
@@ -100,28 +83,18 @@ def _bad_value(error: click.BadOptionUsage, context: click.Context) -> UsageErro
 
 
 def _no_option(error: click.NoSuchOption, context: click.Context, words: Sequence[str]) -> UsageError:
-    """An option that the command does not have. Names similar ones."""
+    """An option that the command does not have. Names similar ones; of other programs only --model, which most have."""
     given = error.option_name
     parameters = context.command.get_params(context)
     known = [flag for parameter in parameters for flag in parameter.opts if isinstance(parameter, click.Option)]
-    takes_model = any("MODEL" in parameter.make_metavar(context) for parameter in parameters)
-    near = did_you_mean(given, [*known, *(MODEL_FLAGS if takes_model else ())], prefix="--")
-    if near.startswith(tuple(f"Did you mean {flag}" for flag in MODEL_FLAGS)):
-        near = f"The model stands without a flag: {_with_bare_model(context.command_path, given, words)}"
+    takes_model = any(foreign.MODEL in parameter.make_metavar(context) for parameter in parameters)
+    near = did_you_mean(given, [*known, *(["--model"] if takes_model else [])], prefix="--")
+    if near.startswith("Did you mean --model"):
+        called = context.command_path.removeprefix("puna ")
+        meant = [word.replace(given, "--model", 1) if word.startswith(given) else word for word in words]
+        refused = foreign.refused(context.command, called, meant[meant[0] == called :])
+        near = "" if refused is None else refused.hint
     return UsageError(f"there is no option {given}", hint=near or f"Try: {context.command_path} --help")
-
-
-def _with_bare_model(command: str, flag: str, words: Sequence[str]) -> str:
-    """The command line `words`, with the value of `flag` as its MODEL.
-
-    >>> _with_bare_model("puna run", "-m", ["run", "-n", "9", "-m", "x.gguf", "Why is it so?"])
-    "puna run x.gguf -n 9 'Why is it so?'"
-    """
-    program, name = command.split()
-    rest = list(words[1:] if words[0] == name else words)  # a question stands without the name of its command
-    at = next(number for number, word in enumerate(rest) if word.startswith(flag))
-    value = rest.pop(at)[len(flag) :].removeprefix("=") or (rest.pop(at) if at < len(rest) else "MODEL")
-    return shlex.join([program, name, value, *rest])
 
 
 # ---- settings that an error names as Python does

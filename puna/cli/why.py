@@ -274,7 +274,7 @@ def _guess(model: str, text: str) -> str:
                 return _answer(llm, question, answer_tokens, partial(report.progress, f"{model} is guessing"))
     except (ContextLengthError, TemplateError) as error:
         raise UsageError(
-            f"{model} cannot guess: {error.message}", hint="With --ask, name a model that answers questions."
+            f"{model} cannot guess: {error.typed.message}", hint="With --ask, name a model that answers questions."
         ) from error
 
 

@@ -19,6 +19,7 @@ NEVER_LAST = frozenset("（［｛〔〈《「『【‘“([{'\"")
 KEPT = "\u00a0"  # a space at which no line ends
 # An option with its value, a command of puna's with its first argument, a number with its unit.
 _KEPT_WHOLE = re.compile(r"(?<![\w-])(--[a-z][\w-]*|puna [a-z]+) (?=[^\s-])|(?<=\d) (?=[KMGT]i?B\b|tok/s)")
+_COMMAND_AT_END = re.compile(r"(?<=: )puna [a-z]+ (?:(?!\. |; |, ).)+$")
 DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what a terminal shows
 
 
@@ -133,16 +134,19 @@ def wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> 
     """One paragraph as lines of at most `width` cells. The first line begins with `first`, others with `rest`.
 
     A word wider than a line, such as a path or an address, gets a line of its own, unbroken, so that it can be copied. An option
-    and its value are one word, and so are a number and its unit, and what `KEPT` joins.
+    and its value are one word, and so are a command at the end, a number and its unit, and what `KEPT` joins.
 
     >>> wrapped("the llama eats grass", 12, "- ", "  ")
     ['- the llama', '  eats grass']
     >>> wrapped("with --batch 1 it fits", 12)
     ['with', '--batch 1 it', 'fits']
+    >>> wrapped("Fetch it: puna pull qwen3-4b", 20)
+    ['Fetch it:', 'puna pull qwen3-4b']
     """
     rest = first if rest is None else rest
     wrap = WordWrap(lambda: max(1, width - max(display_width(first), display_width(rest))), breaks_long_words=False)
-    text = _KEPT_WHOLE.sub(lambda found: found[0].replace(" ", KEPT), text)
+    for kept in (_COMMAND_AT_END, _KEPT_WHOLE):
+        text = kept.sub(lambda found: found[0].replace(" ", KEPT), text)
     lines = (wrap.feed(text) + wrap.finish()).replace(KEPT, " ").split("\n")
     return [first + lines[0], *(rest + line for line in lines[1:])]
 

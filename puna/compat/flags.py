@@ -33,7 +33,7 @@ def run(main: Callable[..., None], arguments: Sequence[str] | None = None) -> No
     try:
         main(**values)
     except PunaError as error:
-        sys.stderr.write("".join(f"{line}\n" for line in (error.message, error.hint) if line))
+        sys.stderr.write("".join(f"{line}\n" for line in error.typed if line))
         sys.exit(error.exit_code)
 
 

@@ -348,7 +348,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(options)
     except PunaError as error:
-        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        sys.stderr.write("".join(f"{line}\n" for line in error.typed))
         return 1
     except KeyboardInterrupt:
         return 130

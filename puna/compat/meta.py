@@ -185,7 +185,8 @@ class Llama:
         try:
             llm = LLM.load(ckpt_dir, tokenizer=tokenizer_path or None, report=StderrReporter(), **own)
         except ModelNotFoundError as error:
-            raise NoCheckpointError(f"no checkpoint files found in {ckpt_dir}: {error.message}", hint=error.hint) from error
+            message, hint = error.typed
+            raise NoCheckpointError(f"no checkpoint files found in {ckpt_dir}: {message}", hint=hint) from error
         except UsageError as error:
             raise _in_metas_words(error) from error
         sys.stdout.write(f"Loaded in {time.perf_counter() - started:.2f} seconds\n")
@@ -390,7 +391,8 @@ def _in_metas_words(error: UsageError) -> UsageError:
     def said(text: str) -> str:
         return re.sub(r"--max-context|\bmax_context\b|\bmax_batch\b", lambda found: ARGUMENTS[found[0]], text)
 
-    return UsageError(said(error.message), hint=said(error.hint))
+    message, hint = map(said, error.typed)
+    return UsageError(message, hint=hint)
 
 
 def _require_world(model_parallel_size: int | None) -> None:

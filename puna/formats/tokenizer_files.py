@@ -312,7 +312,7 @@ def _fast(
     except UnsupportedModelError as error:
         if is_needed:
             raise
-        return None, (f"tokenizer.model is used instead of tokenizer.json: {error.message}",)
+        return None, (f"tokenizer.model is used instead of tokenizer.json: {error.typed.message}",)
     return with_added(fast, added), notices
 
 

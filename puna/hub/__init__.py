@@ -144,11 +144,12 @@ class CachedModel(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        files = self.path.iterdir() if self.path.is_dir() else self._parts()
+        files = self.path.iterdir() if self.path.is_dir() else self.parts
         return sum(file.stat().st_size for file in files)
 
-    def _parts(self) -> list[Path]:
-        """The file, or all parts of a split one."""
+    @property
+    def parts(self) -> list[Path]:
+        """The file or folder, or all parts of a split file."""
         if not (split := _SPLIT.fullmatch(self.path.name)):
             return [self.path]
         return sorted(path for path in self.path.parent.iterdir() if path.name.startswith(f"{split['stem']}-"))

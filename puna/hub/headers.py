@@ -125,8 +125,7 @@ def _called(folder: Path, name: HubName) -> Iterator[None]:
     try:
         yield
     except PunaError as error:
-        error.message = error.message.replace(str(folder), f"hf:{name.repo_id}")
-        error.args = (error.message, *error.args[1:])
+        error.reword(error.typed.message.replace(str(folder), f"hf:{name.repo_id}"))
         raise
 
 

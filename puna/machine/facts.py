@@ -64,7 +64,7 @@ def storage() -> dict[str, Any]:
     try:
         folder = cache_dir()
     except PunaError as error:
-        return {"folder": "", "problem": error.message}
+        return {"folder": "", "problem": error.typed.message}
     there = next(filter(os.path.exists, (folder, *folder.parents)), folder)  # False where this user may not search
     return {"folder": str(folder), "looked_at": str(there), "problem": _write_problem(there)} | _room(there)
 

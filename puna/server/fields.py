@@ -110,10 +110,10 @@ def _bodies_in(annotation: Any) -> Iterator[type[Fields]]:
 def ignored_header(names: Sequence[str]) -> dict[str, str]:
     """The header that names what changed nothing; none if there is nothing. The names are the client's: any text.
 
-    A value may not begin or end with a space (RFC 9110, 5.5): h11 then sends no answer at all.
+    A header has no spaces at its ends.
 
-    >>> ignored_header(["metadata", "a\\r\\nb "]), ignored_header([" "])
-    ({'x-puna-ignored': 'metadata, a??b'}, {})
+    >>> ignored_header(["metadata", "a\\r\\nb", ""]), ignored_header([" "])
+    ({'x-puna-ignored': 'metadata, a??b,'}, {})
     """
     text = "".join(c if c.isascii() and c.isprintable() else "?" for c in ", ".join(names)[:MAX_IGNORED]).strip()
     return {IGNORED_HEADER: text} if text else {}

@@ -60,8 +60,8 @@ def word(text: str) -> str:
 
 
 def _rate(run: RunningJob) -> float:
-    ended = [one for one in run.handle.samples if one.request is not None and one.ended_at]
-    return sum(Timing.of(one, one.request).decode_per_s for one in ended if one.request is not None)
+    now = time.perf_counter()  # one whose client has gone ends before the next step: it has no end yet
+    return sum(Timing.of(one, one.request, now).decode_per_s for one in run.handle.samples if one.request is not None)
 
 
 def _end(run: RunningJob) -> str:

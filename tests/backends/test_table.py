@@ -29,7 +29,7 @@ if {without_torch}:
 try:
     backends.create_backend(EngineConfig(device={device!r}))
 except DeviceError as error:
-    print(error.message, error.hint, sep="\\n")
+    print(*error.typed, sep="\\n")
 """
 MISSING = "libcudart.so.12: cannot open shared object file: No such file or directory"
 # The file torch/__init__.py -> what is told.

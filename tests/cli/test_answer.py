@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from puna.cli.answer import stream_text
+from puna.cli.answer import speeds_lines, stream_text, write_whole
 from puna.request import FinishReason, SamplingParams
 from tests.cli.conftest import FakeStream
 
@@ -54,3 +54,38 @@ def test_only_a_limit_cuts_a_character_in_half(reason: FinishReason, shown: str)
     out = io.StringIO()
     stream_text(stream(["a ", "\ufffd"], reason), out)
     assert out.getvalue() == shown
+
+
+def test_an_answer_that_is_shown_as_a_whole_is_wrapped_as_a_stream_is() -> None:
+    text = "".join(WORDS)
+    whole, streamed, pipe = Screen(), Screen(), io.StringIO()
+    write_whole(whole, text)
+    stream_text(stream(WORDS), streamed)
+    write_whole(pipe, text)
+    assert whole.getvalue() == streamed.getvalue() + "\n" and pipe.getvalue() == text + "\n"
+
+
+FACTS = {
+    "load_s": 0.5,
+    "first_token_after_process_start_s": 1.0,
+    "prompt_tokens": 9,
+    "prefill_tokens_per_s": 100.4,
+    "output_tokens": 3,
+    "decode_tokens_per_s": 50.0,
+    "drafted_tokens": 0,
+    "accepted_tokens": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "prompt 9 tokens, 100 tok/s | answer 3 tokens, 50.0 tok/s"),
+        ({"decode_tokens_per_s": 0.0}, "prompt 9 tokens, 100 tok/s | answer 3 tokens"),
+        ({"output_tokens": 1, "decode_tokens_per_s": 0.0, "prefill_tokens_per_s": 0.0}, "prompt 9 tokens | answer 1 token"),
+        ({"drafted_tokens": 9}, "of 9 guessed tokens, 0 were right"),
+        ({"drafted_tokens": 9, "accepted_tokens": 1}, "of 9 guessed tokens, 1 was right"),
+    ],
+)
+def test_statistics_are_in_words_and_a_speed_that_is_not_known_is_left_out(changes: dict[str, Any], line: str) -> None:
+    assert line in speeds_lines(FACTS | changes)

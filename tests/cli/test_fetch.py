@@ -6,13 +6,14 @@ import io
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from puna import backends, hub
 from puna.cli import fetch
 from puna.config import EngineConfig
-from puna.errors import DownloadError
+from puna.errors import DeviceError, DownloadError
 from puna.progress import SILENT, Reporter
 from tests.cli.conftest import FakeLLM, Puna
 
@@ -65,6 +66,20 @@ def test_pull_does_not_ask_where_it_is_told_not_to(puna: Puna, asked: list[str])
 
 def test_the_terms_of_a_gated_repository_are_named(puna: Puna, asked: list[str]) -> None:
     assert "Its owner requires an agreement first" in puna("pull", "llama-3.1-405b", stdin="n\n").err
+
+
+@pytest.mark.parametrize("flags", [("--require-gpu",), ("--device", "cuda"), ("--device", "cuda:1", "--require-gpu")], ids=str)
+def test_a_gpu_is_looked_for_before_anything_is_fetched(
+    puna: Puna, fake: FakeLLM, asked: list[str], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    def require_gpu(number: int = 0) -> None:
+        raise DeviceError(f"there is no cuda:{number}", hint="Use --device cpu.")
+
+    monkeypatch.setattr(backends, "_module", lambda kind: SimpleNamespace(require_gpu=require_gpu))
+    for command in (("run", "llama-2-7b", "hi"), ("chat", "llama-2-7b"), ("embed", "llama-2-7b", "hi")):
+        done = puna(*command, *flags, stdin="y\n")
+        assert done.code == 1 and "there is no cuda:" in done.err and "Fetch it?" not in done.err
+    assert asked == [] and fake.loaded == []
 
 
 def test_other_names_and_models_that_are_here_are_not_asked_about(

@@ -57,6 +57,7 @@ def test_a_slow_cpu_gets_smaller_models(puna: Puna) -> None:
 def test_all_names_can_be_listed(puna: Puna) -> None:
     done = puna("models", "--all")
     assert all(f"  {name} " in done.out for name in PUBLISHED)
+    assert re.fullmatch(r"  name +size +licence", done.out.splitlines()[0])
     assert {one["name"] for one in json.loads(puna("models", "--all", "--json").out)["models"]} == set(PUBLISHED)
 
 

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from puna.backends.base import LEAST_CAPABILITY, Roofline
@@ -17,7 +18,7 @@ from puna.machine.planning.cards import CARDS
 from puna.machine.rooflines import remember
 from puna.units import gib
 from tests.cli.conftest import Puna
-from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf
+from tests.models import bpe_tokenizer, random_tensors, tiny_config, write_gguf, write_peft
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,20 @@ def test_a_file_is_itemised_and_fits(puna: Puna, model: str) -> None:
     found = facts(puna, model)
     assert found["fits"] and found["needed_bytes"] == sum(item["bytes"] for item in found["items"] if item["part"] != "overhead")
     assert found["expected"]["decode_per_s"] > 0
+
+
+def test_adapters_are_itemised(puna: Puna, model: str, tmp_path: Path) -> None:
+    config = tiny_config()
+    halves = np.ones((2, config.hidden_size), np.float32), np.ones((config.num_heads * config.head_dim, 2), np.float32)
+    path = write_peft(tmp_path / "sql", {"model.layers.0.self_attn.q_proj": halves})
+    done = puna("plan", model, "--lora-modules", f"sql={path}", "--lora-modules", f"sql2={path}")
+    assert done.code == 0 and re.search(r"LoRA adapters +F32, 2 of them", done.out)
+    bare, found = facts(puna, model), facts(puna, model, "--lora-modules", f"sql={path}")
+    taken = [item["bytes"] for item in found["items"] if item["name"] == "LoRA adapters"]
+    assert len(taken) == 1 and taken[0] >= sum(half.nbytes for half in halves)
+    assert found["needed_bytes"] == sum(item["bytes"] for item in found["items"] if item["part"] != "overhead")
+    assert all(item["name"] != "LoRA adapters" for item in bare["items"])
+    assert puna("plan", model, "--lora-modules", "sql=no-such").code == 2
 
 
 def test_a_card_that_one_lacks(puna: Puna) -> None:

@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_or_refuses_is_told_in_two_lines(running: Run
         ("--server", f"http://127.0.0.1:{closed_port()}"): "Start one with `puna serve`",
         ("--server", here): "--api-key KEY",
         ("--server", here, "--api-key", "wrong"): "--api-key KEY",
-        ("--server", f"{here}/nowhere", "--api-key", KEY): "there is no such route",
+        ("--server", f"{here}/nowhere", "--api-key", KEY): "without a path: --server http://127.0.0.1:8000",
         ("--server", "localhost:8000"): "--server http://127.0.0.1:8000",
         ("--server", "http://"): "--server http://127.0.0.1:8000",
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections.abc import Iterator, Mapping
@@ -170,13 +171,19 @@ def _no_json(route: WireRoute) -> Iterator[HostileBody]:
 def _wrong_fields(route: WireRoute) -> Iterator[HostileBody]:
     """Each declared field with each value that the OpenAPI document does not allow."""
     assert route.fields is not None
-    known = document()["components"]["schemas"]
+    known = _schemas()
     for name in _declared(route.fields):
         schema = {"components": {"schemas": known}, **known[route.fields.__name__]["properties"][name]}
         validator = Draft202012Validator(schema)
         for value in WRONG:
             if not validator.is_valid(value):
                 yield _with(route, {name: value})
+
+
+@functools.cache
+def _schemas() -> dict[str, Any]:
+    found: dict[str, Any] = document()["components"]["schemas"]
+    return found
 
 
 def _declared(kind: type[Fields]) -> list[str]:

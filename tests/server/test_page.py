@@ -27,7 +27,8 @@ def test_each_file_comes_with_its_type_and_the_policy(server: RunningServer, pat
     got = server.get(path)
     ending = Path(path).suffix or ".html"
     assert (got.status, got.headers["content-type"]) == (200, page.KINDS[ending])
-    assert {name: got.headers.get(name) for name in page.HEADERS} == page.HEADERS
+    wanted = page.HEADERS | page.CACHES.get(got.headers["content-type"], {})
+    assert {name: got.headers.get(name) for name in wanted} == wanted
     assert got.body == page.assets()[path].body
 
 
@@ -137,7 +138,7 @@ def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
     markup = (FOLDER / "index.html").read_text("utf-8")
     named = set(re.findall(r"\bt\(\"(\w+)\"", text)) | set(re.findall(r'data-(?:text|label|placeholder)="(\w+)"', markup))
     assert named <= english
-    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme|model)_\w+", " ".join(english)))
+    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme|model|effort)_\w+", " ".join(english)))
     assert {name.removesuffix("_one").removesuffix("Hint") for name in english - named} <= quoted | {"nameOfLanguage"}
 
 

@@ -227,7 +227,7 @@ def test_what_tex_prints(encoding: str, tmp_path: Path) -> None:
     for word in ("Boxkämpfer", "über", "großen", "Öl,", "Ärger,", "Übermut;", "efficient", "difficult,", "fluffy", "waffles"):
         assert word in mine
     poppler = of_poppler(file)
-    if poppler is not None:
+    if poppler is not None and not encoding:  # of bitmaps in T1 pdftotext gives "groÿen" and no ligatures
         assert letters(ours(file)) == letters(poppler)
 
 

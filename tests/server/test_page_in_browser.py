@@ -243,7 +243,10 @@ def test_system_prompt_and_sampling_reach_the_server(browser: Any, served: Runni
     page, seen = opened(browser, served)
     page.click("#open-settings")
     page.fill("#system", "Be brief.")
+    page.fill("#sampling-temperature", "9")
+    expect(page.locator("#sampling-temperature-hint")).to_have_text("Not used: from 0 to 2 is possible.")
     page.fill("#sampling-temperature", "0.5")
+    expect(page.locator("#sampling-temperature-hint")).to_contain_text("0 always takes")
     page.get_by_text("More settings").click()
     page.fill("#sampling-stop", "END\nSTOP")
     page.click("#close-settings")
@@ -344,6 +347,12 @@ def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
         page.keyboard.press("Shift+Tab")
         names.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent"))
     assert {"Edit", "Copy", "Answer again", "Settings", "Inspector", "Model scripted"} <= set(names)
+    page.focus("#open-inspector")
+    page.keyboard.press("Enter")
+    page.focus("#tab-body")
+    for key, tab in (("ArrowRight", "events"), ("ArrowLeft", "body"), ("ArrowLeft", "python")):
+        page.keyboard.press(key)
+        expect(page.locator(f"#tab-{tab}")).to_be_focused()
     page.focus("#open-settings")
     page.keyboard.press("Enter")
     expect(page.locator("#close-settings")).to_be_focused()
@@ -396,6 +405,7 @@ def test_the_server_goes_and_comes_back(browser: Any) -> None:
     page.fill("#prompt", "meanwhile")
     page.keyboard.press("Enter")
     expect(page.locator("#notice")).to_contain_text("does not answer")
+    expect(page.locator("#thread .note")).to_contain_text("The server did not answer.")
     with serving(model(), settings=SETTINGS, port=port):
         expect(page.locator("#notice")).to_contain_text("is back")
         page.get_by_role("button", name="Try again").click()
@@ -473,6 +483,24 @@ def test_thoughts_are_folded_and_go_back_with_the_next_message(browser: Any) -> 
             "role": "assistant", "content": "Seven.", "reasoning_content": "I count.",
         }  # fmt: skip
         expect(page.locator(f"{ANSWERS} .body").last).to_have_text("Seven.")
+        seen.check()
+
+
+def test_thinking_is_set_where_the_model_thinks(browser: Any) -> None:
+    with serving(thinker("I count."), model("plain")) as server:
+        page, seen = opened(browser, server)
+        page.click("#open-settings")
+        page.select_option("#sampling-reasoning_effort", "none")
+        page.fill("#sampling-thinking_budget", "3")
+        for name, sent_fields in (("thinker", {"reasoning_effort": "none", "thinking_budget": 3}), ("plain", {})):
+            page.click("#model")
+            page.get_by_role("radio", name=name).check()
+            page.keyboard.press("Escape")
+            expect(page.locator("#sampling-thinking_budget")).to_have_count(len(sent_fields) // 2)
+            with page.expect_request("**/v1/chat/completions") as sent:
+                ask(page, "how many?")
+            body = json.loads(sent.value.post_data)
+            assert {key: body[key] for key in ("reasoning_effort", "thinking_budget") if key in body} == sent_fields
         seen.check()
 
 
@@ -638,6 +666,11 @@ def test_axe_finds_nothing(browser: Any, served: RunningServer, width: int, sche
     page.get_by_role("button", name="Answer again").click()
     page.wait_for_selector(DONE)
     check("a chat")
+    page.set_input_files("#attach-file", {"name": "a.docx", "mimeType": "", "buffer": docx()})
+    check("an attached file")
+    ask(page, "echo $x$ and\n\n\\[" + "\\frac{a}{b} + " * 20 + "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}\\]")
+    page.locator("details.file summary").click()
+    check("a file and formulas")
     for name in ("settings", "inspector"):
         page.click(f"#open-{name}")
         check(name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
+from http.client import HTTPConnection
 
 import pytest
 
+from tests.server.scripted import scripted_model
 from tests.server.serving import SETTINGS, quick_model, serving
 
 Caplog = pytest.LogCaptureFixture
@@ -51,3 +54,22 @@ def test_no_text_of_a_client_forges_the_log_or_breaks_the_head(path: str, body: 
     (row,) = [record.getMessage() for record in caplog.records]
     names = [part.partition("=")[0] for part in row.split(" ")]
     assert row.isprintable() and len(set(names)) == len(names) and names[0] == "wire"
+
+
+def test_the_row_of_a_client_that_left_has_the_rate_until_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "puna.server.requests")
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with serving(scripted_model(lambda _: "one " * 400, pause_s=0.02)) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        response = connection.getresponse()
+        while b'"content":"n' not in response.readline():
+            pass
+        response.close()
+        connection.close()
+        until = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.01)
+    facts = dict(part.split("=", 1) for part in caplog.records[0].getMessage().split(" "))
+    assert facts["end"] == "gone" and int(facts["out"]) > 1
+    assert 0 < float(facts["rate"].removesuffix("/s")) < 1000

@@ -26,7 +26,7 @@ def try_cpu() -> dict[str, Any]:
         host.require_cpu()
         total = sum_of_ones()
     except PunaError as error:
-        return {"problem": error.message, "hint": error.hint}
+        return {"problem": error.typed.message, "hint": error.typed.hint}
     except ImportError as error:
         return {"problem": f"{error.name or 'a package'} cannot be imported: {error}", "module": error.name}
     threads = usable_cores()

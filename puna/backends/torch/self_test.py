@@ -210,7 +210,7 @@ def _reason(attempt: Callable[[], None]) -> dict[str, str]:
     try:
         attempt()
     except DeviceError as error:
-        return {"problem": error.message, "cure": error.hint}
+        return {"problem": error.typed.message, "cure": error.typed.hint}
     return {}
 
 

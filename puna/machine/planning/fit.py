@@ -107,7 +107,7 @@ def fit(checkpoint: Checkpoint, engine: EngineConfig, device: PlannedDevice, par
     heard = KeepingReporter()
     problem, layouts = "", backend_spec(device.kind).layouts
     try:
-        plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard)
+        plan = make_plan(own.config, own.tensors, engine, layouts, free_bytes, heard, own.adapters)
     except InsufficientMemoryError as error:
         plan = _as_asked(own, engine, layouts)
         problem = _shortage(plan, error.needed_bytes if len(layouts) > 1 else 0, min(free_bytes, engine.vram or free_bytes))
@@ -168,7 +168,8 @@ def _tell_widened(own: Checkpoint, plan: Plan, report: Reporter) -> None:
 def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layout]) -> Plan:
     """The plan for an unlimited device and one sequence, of the requested context or a usual one."""
     context = engine.max_context or min(own.config.max_context, USUAL_CONTEXT)
-    return make_plan(own.config, own.tensors, replace(engine, max_context=context, max_batch=1, vram=0), layouts, NO_LIMIT)
+    one = replace(engine, max_context=context, max_batch=1, vram=0)
+    return make_plan(own.config, own.tensors, one, layouts, NO_LIMIT, adapters=own.adapters)
 
 
 # ---- bytes --------------------------------------------------------------------------------------------------------------
@@ -177,6 +178,8 @@ def _as_asked(own: Checkpoint, engine: EngineConfig, layouts: Mapping[str, Layou
 def _items(own: Checkpoint, plan: Plan, device: PlannedDevice) -> Iterator[Item]:
     config = own.config
     yield from _weight_items(own.tensors, config, plan)
+    if own.adapters:
+        yield Item("weights", "LoRA adapters", f"F32, {len(own.adapters)} of them", plan.adapters_bytes)
     per_token = kv_bytes(config, 1, plan.kv_type, plan.layout.value_multiple)
     yield Item("KV", f"{plan.num_pages * plan.page_size} tokens", f"{plan.kv_type}, {kib(per_token)} a token", plan.kv_bytes)
     yield Item("scratch", "activations", f"{plan.max_tokens} tokens in a step", plan.scratch_bytes)
@@ -218,7 +221,7 @@ TYPE_LOSS: Mapping[str, SettingLoss] = {
 }
 WEIGHTS_TYPE = {"int8": "Q8_0", "int4": "Q4_1"}
 NO_LOSS = SettingLoss(0.0, "")
-KV_LOSS = SettingLoss(1.2, "K and V in 8 bits: little")
+KV_LOSS = SettingLoss(1.2, "K and V in 8 bits: KL 0.003")
 HALVING_LOSS = 1.5  # for each halving of the context
 OFFLOAD_LOSS = SettingLoss(2.5, "slow: layers come over PCIe")
 OFFLOADED_LOSS = 8.0  # if all layers are offloaded: slow with any weights
@@ -349,7 +352,7 @@ def _setting(
 ) -> Setting | None:
     changes = {name: value for choice in way for name, value in choice.settings.items()}
     requantised = next((choice.requantised for choice in way if choice.requantised), "")
-    subject = checkpoint_of(checkpoint.config, requantised) if requantised else checkpoint
+    subject = replace(checkpoint_of(checkpoint.config, requantised), adapters=checkpoint.adapters) if requantised else checkpoint
     # "auto" lowers precision by itself; here a setting without --weights means as-is
     asked = replace(engine, weights="as-is") if engine.weights == "auto" else engine
     made = fit(subject, replace(asked, **changes), device, max(choice.parts for choice in way))  # type: ignore[arg-type]

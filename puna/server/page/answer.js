@@ -87,7 +87,8 @@ export class Answer {
   #actions() {
     const again = iconButton("again", t("regenerate"), () => this.thread.actions.regenerate(this.node));
     const stats = element("span", { class: "stats" }, statsOf(this.node));
-    return element("div", { class: "actions" }, branches(this.node, this.thread), copyButton(() => this.node.content), again, stats);
+    const copy = this.node.content ? copyButton(() => this.node.content) : null;
+    return element("div", { class: "actions" }, branches(this.node, this.thread), copy, again, stats);
   }
 }
 
@@ -97,6 +98,7 @@ const TOO_LONG = "context_length_exceeded";
 
 function noteOf(node) {
   if (node.finish === "error") return node.code === TOO_LONG ? t("noteTooLong") : node.problem || t("noteError");
+  if (node.finish === "broken" && !node.content && !node.reasoning) return t("noteUnanswered");
   return node.finish in NOTES ? t(NOTES[node.finish]) : "";
 }
 

@@ -57,9 +57,9 @@ export class Inspector {
   #tabs() {
     const tab = (name) =>
       textButton(t(`tab_${name}`), () => this.#turnTo(name), {
-        role: "tab", id: `tab-${name}`, "aria-selected": String(name === this.#tab), "aria-controls": "inspected",
+        role: "tab", id: `tab-${name}`, "aria-selected": String(name === this.#tab), "aria-controls": "inspected", tabIndex: name === this.#tab ? 0 : -1,
       });
-    return element("div", { role: "tablist", class: "tabs", "aria-label": t("inspector") }, Object.keys(TABS).map(tab));
+    return element("div", { role: "tablist", class: "tabs", "aria-label": t("inspector"), keydown: (event) => this.#step(event) }, Object.keys(TABS).map(tab));
   }
 
   #choose(record) {
@@ -72,6 +72,15 @@ export class Inspector {
     this.#tab = name;
     this.show();
     byId(`tab-${name}`).focus();
+  }
+
+  /** The arrow keys go from tab to tab, round and round. */
+  #step(event) {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const names = Object.keys(TABS);
+    this.#turnTo(names.at((names.indexOf(this.#tab) + by) % names.length));
   }
 
   #add(record, event) {

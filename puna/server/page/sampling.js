@@ -2,11 +2,12 @@
 
 const NAME = "puna.sampling";
 
-// `read` makes the value of a request from what was typed; `text` names its words, where they are not named as the field; `rare`: few
-// need it; `needs`: what a model must do for it. The ranges are narrower than the server's: they hold what is useful.
+// `read` makes the value of a request from what was typed; `text` names its words, where they are not named as the field;
+// `choices`: the only values; `rare`: few need it; `needs`: what a model must do for it. The ranges are narrower than the server's: they hold what is useful.
 export const SAMPLING = [
   { name: "temperature", low: 0, high: 2, step: 0.1, read: Number },
   { name: "max_tokens", low: 1, high: 1048576, step: 1, read: Number },
+  { name: "reasoning_effort", choices: ["none", "low", "medium", "high"], read: String, needs: "thinks" },
   { name: "thinking_budget", low: 0, high: 1048576, step: 1, read: Number, needs: "thinks" },
   { name: "seed", low: 0, high: 2147483647, step: 1, read: Number },
   { name: "top_p", low: 0, high: 1, step: 0.05, read: Number, rare: true },

@@ -39,14 +39,26 @@ function samplingFields(model) {
 function samplingField(field) {
   const id = `sampling-${field.name}`;
   const words = field.text ?? field.name;
-  const input = field.step ? numberInput(field) : element("textarea", { rows: 2 });
+  const input = inputOf(field);
   Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
   input.setAttribute("aria-describedby", `${id}-hint`);
+  const hint = element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`));
   input.addEventListener("input", () => {
-    if (input.checkValidity()) keepTyped({ ...readTyped(), [field.name]: input.value });
+    const isValid = input.checkValidity();
+    hint.textContent = isValid ? t(`${words}Hint`) : t("samplingRange", field);
+    keepTyped({ ...readTyped(), [field.name]: isValid ? input.value : "" });
   });
-  const label = element("label", { for: id }, t(words));
-  return element("div", { class: "field" }, label, input, element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`)));
+  return element("div", { class: "field" }, element("label", { for: id }, t(words)), input, hint);
+}
+
+function inputOf(field) {
+  if (field.choices) return choiceInput(field);
+  return field.step ? numberInput(field) : element("textarea", { rows: 2 });
+}
+
+function choiceInput({ choices }) {
+  const options = choices.map((value) => element("option", { value }, t(`effort_${value}`)));
+  return element("select", {}, element("option", { value: "" }, t("ofModel")), options);
 }
 
 function numberInput({ low, high, step }) {

@@ -21,6 +21,7 @@ from puna.server.tools.smollm2 import SMOLLM2
 NATIVE: Mapping[str, ToolFormat | None] = {
     "[ARGS]": MISTRAL_NAMED,
     "[TOOL_CALLS]": MISTRAL_LIST,
+    "<seed:tool_call>": None,
     "<parameter=": QWEN_CODER,
     "<function=": None,  # as the texts of Functionary and others have it
     "<arg_key>": None,  # GLM's

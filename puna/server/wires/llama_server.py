@@ -258,14 +258,18 @@ def props(service: Service) -> Endpoint:
 
 
 def slots(service: Service) -> Endpoint:
-    """What runs, one entry for each sequence that could: monitors count those that are busy. No prompts are told."""
+    """What runs, one entry for each sequence that could: monitors count those that are busy. No prompts are told.
+
+    None of a model that is not loaded: a monitor that asks now and then must not keep it in memory.
+    """
 
     async def answer(request: Request) -> ASGIApp:
-        model = service.models.named(request.query_params.get("model", ""))
-        async with service.models.using(model.name) as llm:
-            busy = sum(len(run.handle.samples) for run in service.running if run.llm is llm)
-            context = llm.plan.max_context
-            return JSONResponse([{"id": i, "n_ctx": context, "is_processing": i < busy} for i in range(llm.plan.max_sequences)])
+        llm = service.models.named(request.query_params.get("model", "")).llm
+        if llm is None:
+            return JSONResponse([])
+        busy = sum(len(run.handle.samples) for run in service.running if run.llm is llm)
+        context = llm.plan.max_context
+        return JSONResponse([{"id": i, "n_ctx": context, "is_processing": i < busy} for i in range(llm.plan.max_sequences)])
 
     return service.answered(answer, error_body)
 

@@ -276,10 +276,11 @@ def random_case(random: Random) -> tuple[ModelConfig, str, PlannedDevice, Engine
     return config, kind, device, engine, random.choice([1, 1, 2, 4])
 
 
-def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for() -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(600, marks=pytest.mark.full)])
+def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for(count: int) -> None:
     random = Random(SEED)
     planned_cases = proposals = 0
-    for _ in range(600):
+    for _ in range(count):
         case = random_case(random)
         config, kind, device, engine, parts = case
         checkpoint = checkpoint_of(config, kind)
@@ -302,4 +303,4 @@ def test_any_plan_adds_up_and_what_is_proposed_fits_when_it_is_asked_for() -> No
             number = next((int(flag.split()[2]) for flag in setting.flags if flag.startswith("torchrun")), parts)
             again = fit(checkpoint_of(config, requantised), replace(asked, **changes), device, number)  # type: ignore[arg-type]
             assert again.fits and again.needed_bytes == setting.fit.needed_bytes, (case, setting.flags)
-    assert planned_cases > 200 and proposals > 100, (planned_cases, proposals, SEED)
+    assert planned_cases > count // 3 and proposals > count // 6, (planned_cases, proposals, SEED)

@@ -176,7 +176,15 @@ def test_the_template_tells_the_format(family: Family) -> None:
 
 
 def test_templates_of_other_formats_get_a_description() -> None:
-    for text in ("{{ tools }}<tool_call><function=", "{{ tools }}<|tool_calls_section_begin|>", "", None, "chatml", "llama3"):
+    for text in (
+        "{{ tools }}<tool_call><function=",
+        "{{ tools }}<seed:tool_call><function=x><parameter=y>",
+        "{{ tools }}<|tool_calls_section_begin|>",
+        "",
+        None,
+        "chatml",
+        "llama3",
+    ):
         assert format_of(text) is DESCRIBED and DESCRIBED.notice
     assert all(known is None or not known.notice for known in NATIVE.values())
 

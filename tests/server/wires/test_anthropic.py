@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -88,7 +88,7 @@ def test_pings_come_while_the_prompt_is_computed() -> None:
         step = running.llm.engine.step
 
         def slow() -> Any:
-            time.sleep(0.1)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.1), running.loop).result()  # the server has had this time too
             return step()
 
         running.llm.engine.step = slow  # type: ignore[method-assign]

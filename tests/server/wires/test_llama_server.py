@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from puna.server.models import ServedModel
 from tests.fakes import BOS
-from tests.server.serving import RunningServer
+from tests.server.serving import RunningServer, serving
 
 
 def test_a_completion_is_the_librarys(server: RunningServer) -> None:
@@ -59,6 +60,11 @@ def test_what_clients_probe(server: RunningServer) -> None:
     slots = server.get("/slots").json
     assert len(slots) == found["total_slots"] and not any(slot["is_processing"] for slot in slots)
     assert slots[0]["n_ctx"] == server.llm.plan.max_context
+
+
+def test_who_watches_does_not_load_a_model() -> None:
+    with serving(ServedModel("asleep", "nowhere")) as running:
+        assert running.get("/slots").json == [] and running.service.models.default.llm is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 // Reads a Word document (ECMA-376): its paragraphs as Markdown, with headings, lists, tables and footnotes.
 
+import { FORMULA_CLOSERS, FORMULA_OPENERS, tidied } from "./docx_formulas.js";
 import { DocumentProblem } from "./problem.js";
 import { readXml } from "./xml.js";
 
@@ -37,7 +38,7 @@ function joined(blocks) {
 /** One flow of text: the document, or its footnotes. */
 class Story {
   constructor(look) {
-    Object.assign(this, { look, blocks: [], paragraphs: [], tables: [], names: [], skipped: 0, counters: new Map(), notes: new Set() });
+    Object.assign(this, { look, blocks: [], paragraphs: [], tables: [], fences: [], names: [], skipped: 0, counters: new Map(), notes: new Set() });
   }
 
   async read(source, pace) {
@@ -89,10 +90,10 @@ class Story {
 
   blockOf({ text, style, level, list }) {
     const known = this.look.styles.get(style) ?? {};
-    const words = text.trim();
+    const words = tidied(text.trim());
     const heading = level ?? known.heading;
     const number = words ? this.numberOf(list ?? known.list) : null;
-    if (heading !== undefined && words) return { text: `${"#".repeat(Math.min(6, heading))} ${number?.mark ?? ""}${words.replaceAll("\n", " ")}` };
+    if (heading !== undefined && words) return { text: headingText(heading, (number?.mark ?? "") + words) };
     if (number) return { text: `${"  ".repeat(number.level)}${number.mark}${words}`, isItem: true };
     return { text: words };
   }
@@ -139,6 +140,7 @@ class Story {
   }
 }
 
+const headingText = (level, words) => `${"#".repeat(Math.min(6, level))} ${words.replaceAll("\n", " ")}`;
 const cellText = (cell) => cell.join(" ").replaceAll("\n", " ").replaceAll("|", "\\|");
 
 /** Rows in Markdown. A table of one cell is only a frame. */
@@ -153,6 +155,7 @@ function tableText(rows) {
 const last = (story) => story.paragraphs.at(-1) ?? {};
 
 const OPENERS = {
+  ...FORMULA_OPENERS,
   p: (story) => story.paragraphs.push({ text: "" }),
   pStyle: (story, tag) => (last(story).style = tag.attribute("val")),
   outlineLvl: (story, tag) => (last(story).level = headingOf(tag)),
@@ -172,6 +175,7 @@ const OPENERS = {
 };
 
 const CLOSERS = {
+  ...FORMULA_CLOSERS,
   p: (story) => story.paragraphs.length && story.endParagraph(),
   tc: (story) => story.endCell(),
   tbl: (story) => story.tables.length && story.endTable(),
@@ -223,7 +227,10 @@ const NUMBERING_READERS = {
   abstractNumId: (state, tag) => state.numbers.set(state.number, tag.attribute("val")),
 };
 
-const ROMAN = [["m", 1000], ["cm", 900], ["d", 500], ["cd", 400], ["c", 100], ["xc", 90], ["l", 50], ["xl", 40], ["x", 10], ["ix", 9], ["v", 5], ["iv", 4], ["i", 1]];
+const ROMAN = [
+  ["m", 1000], ["cm", 900], ["d", 500], ["cd", 400], ["c", 100], ["xc", 90], ["l", 50], ["xl", 40], ["x", 10], ["ix", 9], ["v", 5], ["iv", 4],
+  ["i", 1],
+];
 
 function roman(count) {
   let [rest, text] = [Math.min(count, 3999), ""];

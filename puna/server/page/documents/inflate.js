@@ -1,5 +1,6 @@
-// Unpacks deflated data (RFC 1951, RFC 1950). The browser's DecompressionStream is of no use here: it refuses a stream with bytes after
-// its end and gives nothing of a damaged one, and PDF files have both; and it cannot be asked from within the reading of an object.
+// Unpacks deflated data (RFC 1951, RFC 1950). The browser's DecompressionStream is of no use here: bytes after the end, damage and a wrong
+// checksum are errors that cost it the last of what it had read, and PDF files have all three; and it is asynchronous, so an object that is
+// packed could not be read in the middle of another one.
 
 const WHOLE = "whole";
 const DAMAGED = "damaged"; // what came before the damage is there

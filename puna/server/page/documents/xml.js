@@ -44,7 +44,9 @@ function* opened(tag) {
 }
 
 // How markup begins, how it ends, and what it is. Comments, instructions and the document type are nothing.
-const MARKUP = [["<!--", "-->", ""], ["<![CDATA[", "]]>", "data"], ["<?", "?>", ""], ["<!", ">", ""], ["</", ">", "close"], ["<", ">", "open"]];
+const MARKUP = [
+  ["<!--", "-->", ""], ["<![CDATA[", "]]>", "data"], ["<?", "?>", ""], ["<!", ">", ""], ["</", ">", "close"], ["<", ">", "open"],
+];
 
 function markup(source, start) {
   const [begin, end, kind] = MARKUP.find(([mark]) => source.startsWith(mark, start));

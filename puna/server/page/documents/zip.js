@@ -47,7 +47,8 @@ export class Zip {
   }
 
   #entry(at) {
-    return { flags: this.#number(at + 8, 2), method: this.#number(at + 10, 2), size: this.#number(at + 20, 4), start: this.#number(at + 42, 4) };
+    const [flags, method] = [this.#number(at + 8, 2), this.#number(at + 10, 2)];
+    return { flags, method, size: this.#number(at + 20, 4), start: this.#number(at + 42, 4) };
   }
 
   /** Where the directory's end is told: at the end of the file, before a comment. */

@@ -30,7 +30,9 @@ export const ALPHABETS = new Map([
 ]);
 
 /** The old commands that change the rest of their group, such as {\bf x}. */
-export const OLD_ALPHABETS = new Map([["bf", "bold"], ["rm", "normal"], ["it", "italic"], ["cal", "script"], ["sf", "sans"], ["tt", "mono"]]);
+export const OLD_ALPHABETS = new Map([
+  ["bf", "bold"], ["rm", "normal"], ["it", "italic"], ["cal", "script"], ["sf", "sans"], ["tt", "mono"],
+]);
 
 /** A text in another style. A character that the style lacks stays as it is. */
 export function restyled(text, style) {

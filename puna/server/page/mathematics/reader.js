@@ -359,8 +359,8 @@ function inStyle(one, style) {
 // \boldsymbol leaves capital Greek letters upright.
 const isUpright = (letter, style) => style === "boldItalic" && letter.attributes.mathvariant === "normal";
 
-const ESCAPES = { "\\%": "%", "\\$": "$", "\\&": "&", "\\#": "#", "\\_": "_", "\\{": "{", "\\}": "}", "\\ ": " ", "\\,": "\u2009", "~": " " };
-const plainText = (text) => text.replaceAll(/\\[%$&#_{} ,]|~/g, (one) => ESCAPES[one]).replaceAll(/\s+/g, " ");
+const ESCAPES = { "\\,": "\u2009", "~": " " };
+const plainText = (text) => text.replaceAll(/\\[%$&#_{} ,]|~/g, (one) => ESCAPES[one] ?? one[1]).replaceAll(/[ \t\n]+/g, " ");
 
 function textPieces(text) {
   return text.split(/(?<!\\)\$([^$]*)\$|\\\(([\s\S]*?)\\\)/).map((piece, at) => ({ isFormula: at % 3 !== 0, text: piece }))

@@ -36,6 +36,20 @@ export const ENCODINGS = {
 /** The encodings of the fonts of signs that every reader has. */
 export const OF_FONTS = { __proto__: null, Symbol: SYMBOL, ZapfDingbats: changed("33 ✓ 34 ✔ 35 ✕ 36 ✖ 38 ✘ 48 ★ 6c ● 6e ■ 71 ❑ 75 ◆ a8 ♣ aa ♥ ab ♠ d5 → e8 ➨") };
 
+// TeX's own encodings: OT1 of its first fonts, and T1 (Cork), which has all letters of Europe.
+const OT1 = changed(`0b ff 0c fi 0d fl 0e ffi 0f ffl 10 ı 11 ȷ 12 \` 13 ´ 14 ˇ 15 ˘ 16 ¯ 17 ˚ 18 ¸ 19 ß 1a æ 1b œ 1c ø 1d Æ 1e Œ 1f Ø 22 ”
+  27 ’ 3c ¡ 3e ¿ 5c “ 60 ‘ 7b – 7c — 7d ˝ 7e ˜ 7f ¨`);
+const T1 = changed(`00 \` 01 ´ 02 ˆ 03 ˜ 04 ¨ 05 ˝ 06 ˚ 07 ˇ 08 ˘ 09 ¯ 0a ˙ 0b ¸ 0c ˛ 0d ‚ 0e ‹ 0f › 10 “ 11 ” 12 „ 13 « 14 » 15 – 16 — 19 ı 1a ȷ
+  1b ff 1c fi 1d fl 1e ffi 1f ffl 20 ␣ 27 ’ 60 ‘ 7f -`);
+const CORK = "ĂĄĆČĎĚĘĞĹĽŁŃŇŊŐŔŘŚŠŞŤŢŰŮŸŹŽŻĲİđ§ăąćčďěęğĺľłńňŋőŕřśšşťţűůÿźžżĳ¡¿£ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖŒØÙÚÛÜÝÞẞàáâãäåæçèéêëìíîïðñòóôõöœøùúûüýþß";
+Array.from(CORK, (letter, at) => (T1[128 + at] = letter));
+
+/** The encoding of a font of TeX whose glyphs are bitmaps: their names are only their codes. OT1 has its ligatures at 11 to 15. */
+export function encodingOfBitmaps(codes) {
+  const has = (first, last) => codes.some((code) => code >= first && code <= last);
+  return has(128, 255) || (has(27, 31) && !has(11, 15)) ? T1 : OT1;
+}
+
 /** Character maps whose codes are those of an encoding that browsers know: what their names hold, and the encoding's name. */
 export const LABELS = [
   [/-UTF16-|-UCS2-/, "utf-16be"], [/^(?:GBK|GB-|GBpc|GBK2K)/, "gb18030"], [/^(?:ETen|B5pc|HKscs|ETenms)/, "big5"],

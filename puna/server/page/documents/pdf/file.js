@@ -31,7 +31,7 @@ export class PdfFile {
   #reading = new Set();
   #unpacked = 0;
   #lastEnd = [0, -1]; // from where an end of a stream was looked for, and where it was found
-  #isRecovered = false;
+  isRecovered = false; // it was damaged, and this is what was found of it
 
   /** Throws DocumentProblem for a file that cannot be read. */
   constructor(bytes, pace) {
@@ -108,7 +108,7 @@ export class PdfFile {
     if (!place) return null;
     if (place.holder !== undefined) return this.#objectsOf(place.holder).get(number) ?? null;
     const found = this.#objectAt(place.at, number);
-    if (found !== undefined || this.#isRecovered) return found ?? null;
+    if (found !== undefined || this.isRecovered) return found ?? null;
     this.#recover();
     return this.#read(number);
   }
@@ -249,7 +249,7 @@ export class PdfFile {
 
   /** Looks through the whole file for objects. Of several with one number the last counts, as it was written last. */
   #recover() {
-    this.#isRecovered = true;
+    this.isRecovered = true;
     this.#places.clear();
     this.#objects.clear();
     this.#held.clear();

@@ -1,6 +1,6 @@
 // The text and the widths of a font's codes (ISO 32000-1, 9.5 to 9.10).
 
-import { ENCODINGS, LABELS, OF_FONTS } from "./encodings.js";
+import { ENCODINGS, LABELS, OF_FONTS, encodingOfBitmaps } from "./encodings.js";
 import { readCMap } from "./cmap.js";
 import { textOfGlyph } from "./glyph_names.js";
 import { Name, Stream, isName } from "./objects.js";
@@ -67,12 +67,21 @@ function encodingOf(dictionary, font, file) {
   const told = file.get(dictionary, "Encoding");
   const base = told instanceof Map ? file.get(told, "BaseEncoding") : told;
   const made = [...(ENCODINGS[nameOf(base)] ?? ownEncoding(dictionary, font, file))];
-  let code = 0;
-  for (const one of told instanceof Map ? file.list(told, "Differences") : []) {
-    if (Number.isInteger(one)) code = one;
-    else if (one instanceof Name && code < 256) made[code++] = textOfGlyph(one.text) || null;
-  }
+  const names = told instanceof Map ? namesOf(file.list(told, "Differences")) : [];
+  const bitmaps = encodingOfBitmaps(names.filter(([code, name]) => name === `a${code}`).map(([code]) => code));
+  for (const [code, name] of names) made[code] = textOfGlyph(name) || (name === `a${code}` && bitmaps[code]) || null;
   return made;
+}
+
+/** Pairs of a code and a name: "65 /A /B 97 /a" names the codes 65, 66 and 97. */
+function namesOf(differences) {
+  const found = [];
+  let code = 0;
+  for (const one of differences) {
+    if (Number.isInteger(one)) code = one;
+    else if (one instanceof Name && code < 256) found.push([code++, one.text]);
+  }
+  return found;
 }
 
 /** The encoding that a font has by itself. */

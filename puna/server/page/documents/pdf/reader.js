@@ -17,7 +17,7 @@ export const isPdf = (bytes) => markAt(bytes) >= 0;
 /** `{ text, pages, readPages }`. Reading ends after the page that reaches `maxCharacters`. Throws DocumentProblem. */
 export async function readPdf(bytes, pace, maxCharacters) {
   const file = new PdfFile(bytes.subarray(markAt(bytes)), pace);
-  const pages = pagesOf(file);
+  const pages = await pagesOf(file);
   if (!pages.length) throw new DocumentProblem("fileDamaged");
   const content = new Content(file);
   const texts = [];
@@ -31,11 +31,11 @@ export async function readPdf(bytes, pace, maxCharacters) {
     if (length > maxCharacters) break;
   }
   const text = texts.filter(Boolean).join("\n\n");
-  requireText(text, content.counts);
+  requireText(text, content.counts, file.isRecovered);
   return { text, pages: pages.length, readPages: texts.length };
 }
 
-function requireText(text, { glyphs, unknown }) {
+function requireText(text, { glyphs, unknown }, isRecovered) {
   if (unknown > MOSTLY * glyphs) throw new DocumentProblem("pdfUnknownLetters");
-  if (!text.trim()) throw new DocumentProblem("pdfNoText");
+  if (!text.trim()) throw new DocumentProblem(isRecovered ? "fileDamaged" : "pdfNoText");
 }

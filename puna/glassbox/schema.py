@@ -1,0 +1,57 @@
+"""The JSON schema of a trace, made from its dataclasses: their types, and the words of their docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from puna.glassbox.trace import FORMAT, Trace
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
+FIELD = re.compile(r"^ {4}(\w+): (.*)$", re.MULTILINE)
+
+
+def trace_schema() -> dict[str, Any]:
+    """The schema of `Trace.as_json`, which docs/trace.schema.json holds."""
+    definitions: dict[str, Any] = {}
+    top = _of(Trace, definitions)
+    definitions["Trace"]["properties"]["format"]["const"] = FORMAT
+    return {"$schema": DIALECT, "title": "A trace of puna", **top, "$defs": dict(sorted(definitions.items()))}
+
+
+def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a type; dataclasses become definitions."""
+    if dataclasses.is_dataclass(kind):
+        return _reference(kind, definitions)
+    if kind in TYPES:
+        return {"type": TYPES[kind]}
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return {"anyOf": [_of(one, definitions) for one in inner]}
+    if get_origin(kind) is dict:
+        return {"type": "object"}
+    assert get_origin(kind) is tuple, kind
+    size = {} if inner[-1] is Ellipsis else {"minItems": len(inner), "maxItems": len(inner)}
+    return {"type": "array", "items": _of(inner[0], definitions), **size}
+
+
+def _reference(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    if kind.__name__ not in definitions:
+        definitions[kind.__name__] = {}  # it may hold itself
+        definitions[kind.__name__] = _definition(kind, definitions)
+    return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _definition(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    hints, words = get_type_hints(kind), kind.__doc__
+    described = dict(FIELD.findall(words.replace("\n        ", "\n    ")))
+    return {
+        "description": " ".join(words.split("\n\n")[0].split()),
+        "type": "object",
+        "properties": {name: {"description": described[name], **_of(hint, definitions)} for name, hint in hints.items()},
+        "required": list(hints),
+        "additionalProperties": False,
+    }
