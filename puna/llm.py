@@ -49,7 +49,7 @@ from puna.runner import Call, Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
-from puna.suggested import NOTHING, Suggested
+from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
@@ -192,7 +192,7 @@ class LLM:
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
-        self.suggested: Suggested = suggestions_in(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
+        self.suggested: Suggested = suggestions_in(checkpoint, plan, config)
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
