@@ -36,6 +36,7 @@ class Completion:
     num_reasoning_tokens: int = 0
     is_reasoning_cut: bool = False  # whether `thinking_budget` or `Handle.end_thinking` ended the reasoning
     others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
+    params: SamplingParams | None = field(default=None, compare=False, repr=False)  # as they were used, with the seed
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
     @property
@@ -94,6 +95,7 @@ class Completion:
             raw_text="".join(found.raw) if request.reasoning else text,
             num_reasoning_tokens=found.num_tokens,
             is_reasoning_cut=found.is_cut,
+            params=request.params,
             read=_reader(request.params),
         )
 

@@ -11,7 +11,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,10 @@ from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
+from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.receipt import Fingerprint, Receipt
 from puna.glassbox.record import TracedModel, record
+from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
@@ -46,7 +49,7 @@ from puna.runner import Call, Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
-from puna.suggested import NOTHING, Suggested
+from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
@@ -165,6 +168,7 @@ class LLM:
     def _assemble(self, parts: Parts, report: Reporter) -> None:
         checkpoint, plan, config = parts.checkpoint, parts.plan, parts.config
         self.path = checkpoint.path
+        self._checkpoint: Checkpoint | None = checkpoint  # until `close`; its weights are mapped files
         self.model: ModelConfig = checkpoint.config
         self._head = checkpoint.head
         self.pooling: Pooling = checkpoint.pooling or DEFAULT_POOLING  # of `embed`
@@ -188,7 +192,7 @@ class LLM:
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
-        self.suggested: Suggested = suggestions_in(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
+        self.suggested: Suggested = suggestions_in(checkpoint, plan, config)
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
@@ -328,6 +332,27 @@ class LLM:
     def chat_trace(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Trace:
         """Like `trace`, of the answer to a conversation, as `chat` gives it."""
         return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+
+    def receipt(self, completion: Completion) -> Receipt:
+        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
+        info = self.backend.info
+        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description)
+
+    def replay(self, receipt: Receipt) -> Replay:
+        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights.
+
+        On another backend, or with another type of weights or K and V, a run may turn where two tokens are nearly as likely:
+        `Replay.difference` has the step, both candidates and their margin.
+        """
+        receipt.require_same(self.fingerprint, str(self.path))
+        return replay(self.runner, self._traced_model(), receipt)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Digests of the weights and of the tokenizer. UsageError once the model is closed."""
+        if self._checkpoint is None:
+            raise UsageError("the model was closed", hint="Load it again.")
+        return Fingerprint(content_digest(self._checkpoint), tokenizer_digest(self._checkpoint.tokenizer))
 
     def _trace(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Trace:
         if not is_one:
@@ -533,6 +558,7 @@ class LLM:
             self.stored_pages.close()
         self.runner.close()
         self.backend.close()
+        self._checkpoint = None
         if isinstance(self._drafter, ModelDrafter):
             self._drafter.close()
 

@@ -430,7 +430,7 @@ def runnable() -> list[str]:
 # Words of a command that name a file or a folder, but not the places where puna itself is.
 FILE = re.compile(r"(?<![\w./:-])(?!~|\.venv/)[\w./-]+(?:\.(?:bin|gguf|json|model|pth|py|safetensors|sh|txt)|/)(?![\w/])")
 ROWS = re.compile(r"^\| (`[^|]*`) \| ([^|]+) \|$", re.MULTILINE)
-WRITTEN = re.compile(r"puna convert \S+ (\S+)|--fix-script (\S+)")  # what a command writes
+WRITTEN = re.compile(r"puna convert \S+ (\S+)|--fix-script (\S+)|--receipt (\S+)")  # what a command writes
 
 
 def files_of(commands: list[str]) -> set[str]:
@@ -488,6 +488,8 @@ def test_a_line_runs_as_it_is_typed(workplace: Path, puna: Puna, line: str, monk
         puna("chat", stdin="Hi\n")
     if "--cache-dir" in arguments:  # which an earlier run has made
         puna("run", "Hi", "-n", "1", "--cache-dir", arguments[arguments.index("--cache-dir") + 1])
+    if arguments[0] == "replay":
+        puna("run", "Hi", "-n", "1", "--receipt", arguments[1])
     done = puna(*arguments, stdin=stdin)
     assert done.code == 0, done.err
 

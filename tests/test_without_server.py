@@ -18,11 +18,15 @@ ROOT = Path(__file__).parents[1]
 LEFT = shutil.ignore_patterns(".*", "build", "dist")
 # What is deleted: the room, the command, the page that is made from the room, and their tests.
 DELETED = (
-    *("puna/server", "puna/cli/serve.py", "scripts/wires.py"),
+    *("puna/server", "puna/cli/serve.py", "scripts/wires.py", "scripts/page_pictures.py"),
     *("tests/server", "tests/clients", "tests/cli/test_serve.py"),
 )
 # The rows of tables that name them: file -> what a row begins with.
-ROWS = {"puna/cli/main.py": r'    "serve": ', "tests/test_architecture.py": r'    "(server|clients)/'}
+ROWS = {
+    "puna/cli/main.py": r'    "serve": ',
+    "tests/test_architecture.py": r'    "(server|clients)/',
+    "tests/cli/test_foreign.py": r'        \("serve ',
+}
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 # Packages that only the server needs; pydantic is also for `schema=...`.
 SERVERS_OWN = ("starlette", "uvicorn", "prometheus_client")
@@ -39,6 +43,8 @@ for path in sorted(Path("puna").rglob("*.py")):
 OF_OTHERS = (
     "tests/test_architecture.py::test_every_test_file_says_what_it_tests",
     "tests/cli/test_remote.py",
+    "tests/cli/test_foreign.py",
+    "scripts",
     "tests/cli/test_main.py::test_every_command_has_help_and_json",
 )
 

@@ -6,6 +6,7 @@ It uses click directly: a command starts after 55 ms, with typer after 205 ms (d
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ COMMANDS = {
     "chat": ("puna.cli.chat", "Talk with a model in the terminal."),
     "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
     "trace": ("puna.cli.trace", "Answer one prompt, and show how each token came to be."),
+    "replay": ("puna.cli.replay", "Run again what a receipt holds, and compare each token."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
@@ -82,6 +84,11 @@ class LazyGroup(click.Group):
         command = self.get_command(ctx, name)
         if command is not None and (error := foreign.refused(command, name, words)) is not None:
             raise error
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without an empty line above it: the help must fit a screen."""
+        with formatter.indentation():
+            formatter.write_text(inspect.cleandoc(self.help or ""))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Only the commands: the text above them names the two options, and the help must fit a screen."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -40,6 +40,7 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
+from puna.cli.replay import write_receipt
 from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from puna.chat import Message
     from puna.cli.answer import AnyLLM, AnyStream
     from puna.completion import Completion
+    from puna.llm import LLM
     from puna.request import SamplingParams
 
 SEVERAL = "Several answers"
@@ -78,8 +80,9 @@ SEVERAL = "Several answers"
     json_option,
     option("--logprobs", type=Sampling(), metavar="N", help="Log-probabilities, and the N likeliest tokens."),
     option("--processed-logprobs", is_flag=True, default=None, help="With --logprobs: also those after the filters."),
+    option("--receipt", type=Utf8(), metavar="FILE", help="Write what `puna replay` needs to verify the run."),
 )
-def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, **flags: Any) -> int:
+def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool, receipt: str | None, **flags: Any) -> int:
     """Answer PROMPT (- reads standard input). The answer goes to stdout, timing to stderr."""
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -92,6 +95,8 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         )
     if not raw and not prompt.strip():
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
+    if receipt is not None and (flags["server"] or given.keys() & {"n", "best_of"}):
+        raise UsageError("--receipt is of one answer of a model in this process", hint="Leave --server, --n and --best-of out.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = open_model(model, flags, report, needs_template=not raw)
@@ -101,7 +106,10 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
     load_s = time.perf_counter() - started
     with llm, unechoed():
         stream = _open_stream(llm, prompt, suffix, raw, flags["system"], params)
-        return _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
+        code = _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
+        if receipt is not None:
+            write_receipt(receipt, cast("LLM", llm), stream.completion)  # no server: see above
+        return code
 
 
 def _open_stream(

@@ -6,17 +6,18 @@ kept for files that have not changed since.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from puna.files import read_small, write_whole
-from puna.formats.base import Checkpoint, Tensor
+from puna.formats.base import Checkpoint, Tensor, TokenizerSpec
 
 PIECE_BYTES = 1 << 22
 MAX_KEPT, MAX_KEPT_BYTES = 64, 1 << 20
@@ -30,8 +31,8 @@ class StoppedError(Exception):
 
 
 def content_digest(checkpoint: Checkpoint, is_needed: Callable[[], bool] = lambda: True) -> str:
-    """Read all weights. Raises StoppedError as soon as `is_needed()` is False."""
-    digest = hashlib.blake2b(repr(checkpoint.config).encode(), digest_size=32)
+    """Read all weights. Raises StoppedError as soon as `is_needed()` is False. The model's name does not count."""
+    digest = hashlib.blake2b(repr(dataclasses.replace(checkpoint.config, name="")).encode(), digest_size=32)
     for name, tensor in sorted(checkpoint.tensors.items()):
         digest.update(f"\n{name} {tensor.shape} {tensor.type.name}\n".encode())
         for first in range(0, tensor.data.shape[0], step := _rows_of_a_piece(tensor)):
@@ -41,6 +42,24 @@ def content_digest(checkpoint: Checkpoint, is_needed: Callable[[], bool] = lambd
         if tensor.scales is not None:
             digest.update(np.ascontiguousarray(tensor.scales).data)
     return digest.hexdigest()
+
+
+def tokenizer_digest(spec: TokenizerSpec | None) -> str:
+    """Of all that a tokenizer file says, whatever its path; "" if there is none."""
+    if spec is None:
+        return ""
+    digest = hashlib.blake2b(digest_size=32)
+    for field in dataclasses.fields(spec):
+        value = "" if field.name == "source" else getattr(spec, field.name)
+        data = value.tobytes() if isinstance(value, np.ndarray) else repr(_plain(value)).encode("utf-8", "surrogatepass")
+        digest.update(f"\n{field.name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A row of any kind as a list: how it lies in memory does not count."""
+    is_row = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return list(value) if is_row else sorted(value.items()) if isinstance(value, Mapping) else value
 
 
 def _rows_of_a_piece(tensor: Tensor) -> int:

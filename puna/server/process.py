@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,6 +22,9 @@ from puna.server.connection import protocol_of
 from puna.server.guard import LOOPBACK
 from puna.server.service import Service
 from puna.server.settings import ServerSettings
+from puna.units import counted
+
+log = logging.getLogger(__name__)
 
 REAP_EVERY_S = 1.0
 SEND_BUFFER = 64 << 10  # bytes that the system holds for a client that does not read; its own limit is megabytes
@@ -49,9 +54,10 @@ def bound_socket(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         made.close()
         reason = (error.strerror or "it is no address").lower()
-        raise BindError(
-            f"cannot listen on {settings.host}:{settings.port}: {reason}", hint="Give another --port, or --port 0 for any."
-        ) from None
+        hint = "Give another --port, or --port 0 for any."
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Does a puna serve run already? {hint}"
+        raise BindError(f"cannot listen on {settings.host}:{settings.port}: {reason}", hint=hint) from None
     return made
 
 
@@ -84,7 +90,13 @@ class DrainingServer(uvicorn.Server):
             self._end_all()
             return
         self.should_exit = self._service.is_draining = True
+        self._tell_what_runs()
         asyncio.get_running_loop().call_later(self._service.settings.drain_s, self._end_all)
+
+    def _tell_what_runs(self) -> None:
+        if running := len(self._service.running):
+            told = counted(running, "request"), self._service.settings.drain_s
+            log.info("ending: %s may run %g s more; a second Ctrl-C (or signal) ends at once", *told)
 
     def _end_all(self) -> None:
         for run in list(self._service.running):

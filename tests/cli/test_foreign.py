@@ -13,7 +13,8 @@ from puna.cli import foreign, main
 from puna.cli.options import Sampling, Size, Whole, typed_range
 from tests.cli.conftest import FakeLLM, Puna
 
-CALLED = ("run", "chat", "serve", "bench", "plan", "perplexity", "embed", "inspect", "tokenize")
+NAMED = ("run", "chat", "serve", "bench", "plan", "perplexity", "embed", "inspect", "tokenize")
+CALLED = [name for name in NAMED if name in main.COMMANDS]  # a puna may lack serve (test_without_server.py)
 
 
 def command(name: str) -> click.Command:
@@ -44,7 +45,9 @@ def cases() -> Iterator[tuple[str, str]]:
 
 def test_every_hint_is_a_command_line_that_click_takes() -> None:
     tried = list(cases())
-    assert {flag for _, flag in tried} == foreign.FLAGS.keys() and len(tried) > 200
+    known = {flag for _, flag in tried}
+    assert known == foreign.FLAGS.keys() if len(CALLED) == len(NAMED) else known < foreign.FLAGS.keys()
+    assert len(tried) > 200
     for name, flag in tried:
         meant = foreign.Theirs(command(name)).meant(flag)
         assert meant is not None

@@ -12,16 +12,19 @@ import pytest
 
 from puna.formats import digest, open_checkpoint
 from puna.formats.base import Checkpoint
-from puna.formats.digest import KnownDigests, StoppedError, content_digest
+from puna.formats.digest import KnownDigests, StoppedError, content_digest, tokenizer_digest
 from tests.fakes import random_checkpoint, tiny_config
 from tests.models import random_tensors, write_gguf
 from tests.models import tiny_config as tiny_file
+from tests.tokenizers.vocabularies import small_spm
 
 
 def test_every_byte_and_every_size_counts() -> None:
     checkpoint = random_checkpoint(tiny_config(), "Q8_0", seed=1)
     found = {content_digest(checkpoint), content_digest(random_checkpoint(tiny_config(), "Q8_0", seed=1))}
     assert len(found) == 1
+    renamed = replace(checkpoint, config=replace(checkpoint.config, name="another"))
+    assert content_digest(renamed) in found
     rng = random.Random(3)
     for name, tensor in checkpoint.tensors.items():
         data = np.array(tensor.data[0 : tensor.data.shape[0]])
@@ -29,6 +32,21 @@ def test_every_byte_and_every_size_counts() -> None:
         found.add(content_digest(replace(checkpoint, tensors={**checkpoint.tensors, name: replace(tensor, data=data)})))
     found.add(content_digest(replace(checkpoint, config=replace(checkpoint.config, norm_eps=2e-5))))
     assert len(found) == len(checkpoint.tensors) + 2
+
+
+def test_every_part_of_a_tokenizer_counts_and_not_how_it_lies_in_memory() -> None:
+    spec = small_spm()
+    assert spec.scores is not None
+    others = [
+        replace(spec, tokens=[*spec.tokens[:-1], b"other"]),
+        replace(spec, scores=spec.scores + 1),
+        replace(spec, add_bos=not spec.add_bos),
+        replace(spec, pre="other"),
+    ]
+    assert len({tokenizer_digest(one) for one in (spec, *others)}) == 5 and tokenizer_digest(None) == ""
+    assert tokenizer_digest(replace(spec, tokens=tuple(spec.tokens), scores=spec.scores.copy(), source="x")) == tokenizer_digest(
+        spec
+    )
 
 
 def test_pieces_change_nothing_and_it_stops_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:

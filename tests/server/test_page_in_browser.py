@@ -201,6 +201,28 @@ def test_edit_regenerate_and_go_back(browser: Any, served: RunningServer) -> Non
     seen.check()
 
 
+def test_another_answer_is_drawn_and_says_how(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+
+    def again(**fields: Any) -> None:
+        with page.expect_request("**/v1/chat/completions") as sent:
+            page.get_by_role("button", name="Answer again").click()
+        page.wait_for_selector(DONE)
+        assert {name: json.loads(sent.value.post_data).get(name) for name in ("temperature", "seed")} == fields
+
+    ask(page, "first")
+    expect(page.locator(".stats")).not_to_contain_text("Temperature")
+    again(temperature=0.7, seed=None)
+    expect(page.locator(".stats")).to_contain_text("Temperature 0.7")
+    page.click("#open-settings")
+    expect(page.locator("#sampling-temperature-hint")).to_contain_text("then uses 0.7")
+    page.fill("#sampling-temperature", "0.5")
+    page.fill("#sampling-seed", "8")
+    again(temperature=0.5, seed=10)
+    expect(page.locator(".stats")).to_contain_text("Seed 10")
+    seen.check()
+
+
 def test_history_lasts_is_searched_and_deleted(browser: Any, served: RunningServer) -> None:
     page, seen = opened(browser, served)
     ask(page, "about llamas")

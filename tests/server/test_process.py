@@ -127,6 +127,7 @@ def test_a_second_signal_ends_at_once(model: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.wait(2 + 1.5 * slowness())
         thread.join(WAIT_S)
+        assert process.stderr is not None and "1 request may run 60 s more; a second Ctrl-C" in process.stderr.read()
 
 
 def test_it_listens_on_loopback_only(model: Path) -> None:

@@ -34,6 +34,9 @@ export function chooseNode(chat, node) {
 export const siblingsOf = (chat, node) => chat.nodes.filter((other) => other.parent === node.parent);
 export const parentOf = (chat, node) => chat.nodes.find((other) => other.id === node.parent) ?? null;
 
+/** Whether an answer is one to compare with another: nothing but the model or the person ended it. */
+export const isWhole = (node) => ["stop", "length", "full", "stopped"].includes(node.finish);
+
 /** The messages that are shown, from the first on. */
 export function shownNodes(chat) {
   const shown = [];
