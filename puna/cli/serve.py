@@ -133,6 +133,7 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     logger.handlers = [handler]
     logger.propagate = False
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # any client can make it warn: of what is no HTTP, of upgrades
 
 
 def _named(word: str) -> ServedModel:
