@@ -58,7 +58,7 @@ export function messagesUpTo(chat, last) {
 }
 
 /** Thoughts go back with the answer they led to: a model's template decides what it shows the model of them. */
-function messageOf(node) {
+export function messageOf(node) {
   const thoughts = node.reasoning ? { reasoning_content: node.reasoning } : {};
   return { role: node.role, content: textOf(node), ...thoughts };
 }

@@ -70,6 +70,7 @@ export const de = {
   pdfUnknownLetters: "{name} verrät nicht, welche Buchstaben die Schriften zeigen. Lassen Sie den Text von einem Programm erkennen (OCR).",
   contextOf: "{used} von {length} Token",
   contextUsed: "{used} Token",
+  tooLong: "Das Modell kann diese Nachricht nicht lesen: Mit dem Gespräch davor hat sie {tokens}, und der Kontext fasst {length}. Kürzen Sie sie oder fügen Sie weniger an.",
   contextMeter: "Belegter Teil des Kontexts",
 
   you: "Sie",

@@ -70,6 +70,7 @@ export const en = {
   pdfUnknownLetters: "{name} does not tell which letters its fonts show. Have a program recognise the text (OCR) and attach the result.",
   contextOf: "{used} of {length} tokens",
   contextUsed: "{used} tokens",
+  tooLong: "The model cannot read this message: with the chat before it, it has {tokens}, and the context holds {length}. Shorten it, or attach less.",
   contextMeter: "Part of the context that is used",
 
   you: "You",

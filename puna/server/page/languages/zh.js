@@ -70,6 +70,7 @@ export const zh = {
   pdfUnknownLetters: "{name} 的字体没有说明显示的是哪些字。请用程序识别文字（OCR）后再附加。",
   contextOf: "{used} / {length} 个 token",
   contextUsed: "{used} 个 token",
+  tooLong: "模型无法读完这条消息：连同之前的对话共有 {tokens}，而上下文只能容纳 {length} 个。请缩短内容或减少附件。",
   contextMeter: "上下文已用部分",
 
   you: "你",
