@@ -21,6 +21,7 @@ from puna.messages import Messages
 from puna.pooling import Floats
 from puna.progress import Reporter
 from puna.request import SamplingParams, StepOutput
+from puna.rerank import Ranked, checked_count, ranked
 from puna.runner import Call, Handle, Runner
 from puna.score import OptionScore
 
@@ -114,6 +115,15 @@ class AsyncLLM:
         news = News()
         rows = job.rows(await _ended(job.begin(self._runner, news.tell_end), news))
         return rows[0] if is_prompt(prompts) else rows
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, top_n: int | None = None
+    ) -> list[Ranked]:
+        """As `LLM.rerank`."""
+        count = checked_count(top_n)
+        job = await asyncio.to_thread(self.sync.ranking_job, query, documents, instruction)
+        news = News()
+        return ranked(job.scores(await _ended(job.begin(self._runner, news.tell_end), news)), count)
 
     async def close(self) -> None:
         """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""

@@ -65,11 +65,15 @@ class EmbeddingJob:
         pairs = zip(self.prompts, self.pools, strict=True)
         return [runner.submit(prompt, params, listener=listener, pool=pool, call=call) for prompt, pool in pairs]
 
-    def rows(self, handles: Sequence[Handle]) -> Floats:
-        """The embeddings, once all have ended.  # (prompts, dimensions). NumericalError if the model's numbers are not finite"""
+    def vectors(self, handles: Sequence[Handle]) -> list[npt.NDArray[np.float64]]:
+        """The pooled hidden states, once all have ended.  # (hidden_size,) each. NumericalError if they are not finite"""
         for handle in handles:
             _require_success(handle)
-        rows = [shortened(pool.vector(), self.dimensions, self.normalize) for pool in self.pools]
+        return [pool.vector() for pool in self.pools]
+
+    def rows(self, handles: Sequence[Handle]) -> Floats:
+        """The embeddings, once all have ended.  # (prompts, dimensions). NumericalError if the model's numbers are not finite"""
+        rows = [shortened(vector, self.dimensions, self.normalize) for vector in self.vectors(handles)]
         return np.array(rows, np.float32).reshape(len(rows), self.dimensions or self.hidden_size)
 
 
@@ -89,16 +93,6 @@ def run(job: EmbeddingJob, runner: Runner) -> Floats:
     handles = job.begin(runner)
     read_all(handles)
     return job.rows(handles)
-
-
-def hidden_states(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
-    """The hidden state of each prompt's last token, after the final norm.  # (hidden_size,) each"""
-    job = EmbeddingJob(prompts, 0, "last")
-    handles = job.begin(runner)
-    read_all(handles)
-    for handle in handles:
-        _require_success(handle)
-    return [pool.vector() for pool in job.pools]
 
 
 def read_all(handles: Sequence[Handle]) -> None:

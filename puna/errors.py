@@ -217,6 +217,9 @@ def first_line(error: BaseException, *, with_kind: bool = False) -> str:
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..."
 
 
+MAX_SPELLED = 200  # characters of a name that can be a misspelling; to compare a megabyte takes minutes
+
+
 def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
     """A sentence with the names that begin with `given`, then those spelled like it, the nearest first; "" if there are none.
 
@@ -229,6 +232,8 @@ def did_you_mean(given: str, names: Iterable[str], prefix: str = "") -> str:
     """
     from difflib import get_close_matches  # only needed for errors
 
+    if len(given) > MAX_SPELLED:
+        return ""
     by_lower, wanted = {name.lower().removeprefix(prefix): name for name in names}, given.lower().removeprefix(prefix)
     begun = [lower for lower in by_lower if len(given) > 2 and lower.startswith(wanted)]
     near = [by_lower[name] for name in dict.fromkeys([*begun, *get_close_matches(wanted, by_lower, n=3, cutoff=0.6)])][:3]

@@ -44,12 +44,12 @@ from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
 from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
-from puna.rerank import Ranked
+from puna.rerank import Ranked, RankingJob
 from puna.runner import Call, Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
 from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
-from puna.suggested import NOTHING, Suggested
+from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.units import counted
@@ -192,7 +192,7 @@ class LLM:
         )
         self.chat_template = checkpoint.chat_template
         self.runner = Runner(self.engine)
-        self.suggested: Suggested = suggestions_in(checkpoint, plan) if config.sampling_defaults == "model" else NOTHING
+        self.suggested: Suggested = suggestions_in(checkpoint, plan, config)
         self.notices: tuple[str, ...] = (*checkpoint.notices, *self.suggested.lines())  # what users should know
         self._report = report
         self._told: set[str] = set()
@@ -463,11 +463,19 @@ class LLM:
         other. `top_n`: return only so many; None: all. No text may be empty. The documents run together; each score is the same
         as alone.
         """
+        count = rerank.checked_count(top_n)
+        return rerank.ranked(rerank.run(self.ranking_job(query, documents, instruction), self.runner), count)
+
+    def ranking_job(self, query: str, documents: Sequence[str], instruction: str | None = None) -> RankingJob:
+        """What `rerank` submits. All texts are checked and encoded before the first one runs."""
         asked, texts = rerank.checked_texts(query, documents)
-        count = checks.optional(partial(checks.whole, low=1))("top_n", top_n)
         task = rerank.INSTRUCTION if instruction is None else rerank.checked_text("instruction", instruction)
-        prompts = [self._ranking_prompt(asked, text, task) for text in texts]
-        return rerank.ranked(self._scores(prompts), count)
+        return self._scoring([self._ranking_prompt(asked, text, task) for text in texts])
+
+    def _scoring(self, prompts: list[list[int]]) -> RankingJob:
+        if self._head is None:
+            return rerank.AnswerJob(prompts, *rerank.answer_ids(self._tokenizer_for("text")))
+        return rerank.HeadJob(prompts, self._head)
 
     def _ranking_prompt(self, query: str, document: str, instruction: str) -> list[int]:
         tokenizer, template = self._tokenizer_for("text"), self.chat_template
@@ -476,12 +484,6 @@ class LLM:
         args = {} if unread_args(rerank.NO_THINKING, template) else rerank.NO_THINKING
         messages = rerank.question(query, document, instruction)
         return encode_chat(messages, tokenizer, template, template_args=args, limit=self.plan.max_context)
-
-    def _scores(self, prompts: list[list[int]]) -> list[float]:
-        if self._head is None:
-            return rerank.answer_scores(self.runner, prompts, *rerank.answer_ids(self._tokenizer_for("text")))
-        matrix = self._head.matrix.dequantize()
-        return [rerank.head_score(state, matrix, self._head.labels) for state in embedding.hidden_states(self.runner, prompts)]
 
     def embedding_job(self, prompts: Prompt | Prompts, settings: EmbeddingSettings) -> EmbeddingJob:
         """What `embed` submits. All prompts are checked and encoded before the first one runs."""

@@ -23,7 +23,7 @@ from puna.plan import Plan, make_plan
 from puna.progress import Reporter
 from puna.speculation import Drafter, drafter_of
 from puna.stored_pages import StoredPages, open_stored_pages, prepared_folder
-from puna.suggested import Suggested, suggested
+from puna.suggested import NOTHING, Suggested, suggested
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
@@ -134,8 +134,10 @@ def _drafter(parts: Parts, report: Reporter) -> Drafter | None:
 SOURCES = {"huggingface": "generation_config.json", "gguf": "the file (general.sampling)"}
 
 
-def suggestions_in(checkpoint: Checkpoint, plan: Plan) -> Suggested:
-    """The sampling parameters that the model's files suggest."""
+def suggestions_in(checkpoint: Checkpoint, plan: Plan, config: EngineConfig) -> Suggested:
+    """The sampling parameters that the model's files suggest, if `config` wants them."""
+    if config.sampling_defaults != "model":
+        return NOTHING
     source = "config.json" if "_from_model_config" in checkpoint.generation else SOURCES.get(checkpoint.format, "the model")
     made = suggested(checkpoint.generation, source, checkpoint.config.vocab_size, plan.max_context)
     if checkpoint.tokenizer is not None:

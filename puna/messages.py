@@ -104,6 +104,6 @@ def _is_call(call: object) -> bool:
 def _arguments(text: str) -> Any:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return found if isinstance(found, dict) else text

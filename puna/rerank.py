@@ -7,19 +7,20 @@ Any other is asked, in Qwen3-Reranker's words (its model card, 2025), and the sc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from puna import checks
-from puna.embedding import read_all
+from puna.embedding import EmbeddingJob, read_all
 from puna.errors import UsageError
+from puna.formats.base import RankingHead
 from puna.messages import Messages
 from puna.request import SamplingParams
-from puna.runner import Call, Runner
+from puna.runner import Call, Handle, Runner, nobody_listens
 from puna.sampling import History, Row, require_finite
 from puna.tokenizers.base import Tokenizer
 
@@ -73,6 +74,11 @@ def checked_texts(query: Any, documents: Any) -> tuple[str, list[str]]:
     return _spoken("the query", query), texts
 
 
+def checked_count(top_n: Any) -> int | None:
+    """UsageError for what is no number of documents; None: all."""
+    return None if top_n is None else checks.whole("top_n", top_n, low=1)
+
+
 def _spoken(name: str, value: Any) -> str:
     """A text with a word: of an empty one, a score would only look like a judgement."""
     text = checked_text(name, value)
@@ -99,6 +105,23 @@ def head_score(hidden: npt.NDArray[np.float64], matrix: npt.NDArray[np.float32],
         return logits[0]
     yes = [label.lower() for label in labels].index(YES) if YES in map(str.lower, labels) else 1
     return probability(logits[yes], logits[1 - yes])
+
+
+@dataclass(slots=True)
+class HeadJob:
+    """Prompts that are scored by a model's own head."""
+
+    prompts: Sequence[Sequence[int]]
+    head: RankingHead
+    states: EmbeddingJob = field(init=False)
+
+    def begin(self, runner: Runner, listener: Callable[[Handle], object] = nobody_listens) -> list[Handle]:
+        self.states = EmbeddingJob(self.prompts, 0, "last")
+        return self.states.begin(runner, listener)
+
+    def scores(self, handles: Sequence[Handle]) -> list[float]:
+        matrix = self.head.matrix.dequantize()
+        return [head_score(state, matrix, self.head.labels) for state in self.states.vectors(handles)]
 
 
 def probability(yes: float, no: float) -> float:
@@ -137,13 +160,47 @@ def answer_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     return found[0][0], found[1][0]
 
 
+@dataclass(slots=True)
+class AnswerJob:
+    """Prompts that are scored by the probability of "yes" after each."""
+
+    prompts: Sequence[Sequence[int]]
+    yes_id: int
+    no_id: int
+    samplers: list[AnswerLogits] = field(default_factory=list)
+
+    def begin(self, runner: Runner, listener: Callable[[Handle], object] = nobody_listens) -> list[Handle]:
+        self.samplers = [AnswerLogits(self.yes_id, self.no_id) for _ in self.prompts]
+        call, pairs = Call(), zip(self.prompts, self.samplers, strict=True)
+        return [runner.submit(prompt, ONE_TOKEN, sampler, listener=listener, call=call) for prompt, sampler in pairs]
+
+    def scores(self, handles: Sequence[Handle]) -> list[float]:
+        for handle in handles:
+            if (fault := handle.confirm().fault) is not None:
+                raise fault
+        return [sampler.score for sampler in self.samplers]
+
+
 def answer_scores(runner: Runner, prompts: Sequence[Sequence[int]], yes_id: int, no_id: int) -> list[float]:
     """The probability of "yes" after each prompt."""
-    samplers = [AnswerLogits(yes_id, no_id) for _ in prompts]
-    call, pairs = Call(), zip(prompts, samplers, strict=True)
-    handles = [runner.submit(prompt, ONE_TOKEN, sampler, call=call) for prompt, sampler in pairs]
+    return run(AnswerJob(prompts, yes_id, no_id), runner)
+
+
+# ---- either ---------------------------------------------------------------------------------------------------------
+
+
+class RankingJob(Protocol):
+    """Prompts to score, one for each document."""
+
+    def begin(self, runner: Runner, listener: Callable[[Handle], object] = nobody_listens) -> list[Handle]:
+        """Submit all prompts."""
+
+    def scores(self, handles: Sequence[Handle]) -> list[float]:
+        """The scores, once all have ended."""
+
+
+def run(job: RankingJob, runner: Runner) -> list[float]:
+    """The scores of a job, in the order of its prompts."""
+    handles = job.begin(runner)
     read_all(handles)
-    for handle in handles:
-        if (fault := handle.confirm().fault) is not None:
-            raise fault
-    return [sampler.score for sampler in samplers]
+    return job.scores(handles)

@@ -46,7 +46,7 @@ def test_a_head_scores_as_transformers_does(kind: str, labels: int, tmp_path: Pa
     expected = saved(kind, tmp_path, labels)
     for device in BACKENDS_UNDER_TEST:
         with LLM(tmp_path, device=device, kv_type="f32", report=SILENT) as llm:
-            found = llm._scores(PROMPTS)
+            found = rerank.run(llm._scoring(PROMPTS), llm.runner)
             assert any("it embeds or scores texts" in notice for notice in llm.notices)
         wanted = [row[0] if labels == 1 else 1 / (1 + np.exp(row[0] - row[1])) for row in expected]
         error = np.abs(np.subtract(found, wanted)).max()

@@ -202,8 +202,8 @@ def speeds_lines(facts: dict[str, Any]) -> tuple[str, ...]:
     first, drafted = facts["first_token_after_process_start_s"], facts["drafted_tokens"]
     return (
         f"load {facts['load_s']:.2f} s" + ("" if first is None else f" | first token {first:.2f} s after process start"),
-        f"prompt {counted(facts['prompt_tokens'], 'token')}{_rate(facts['prefill_tokens_per_s'], 0)} | "
-        f"answer {counted(facts['output_tokens'], 'token')}{_rate(facts['decode_tokens_per_s'], 1)}",
+        f"prompt {counted(facts['prompt_tokens'], 'token')}{rate(facts['prefill_tokens_per_s'], 0)} | "
+        f"answer {counted(facts['output_tokens'], 'token')}{rate(facts['decode_tokens_per_s'], 1)}",
         *([f"of {counted(drafted, 'guessed token')}, {_right(facts['accepted_tokens'])}"] if drafted else []),
     )
 
@@ -212,8 +212,12 @@ def _right(count: int) -> str:
     return f"{count} {'was' if count == 1 else 'were'} right"
 
 
-def _rate(per_s: float, digits: int) -> str:
-    """A speed behind a count; "" for one that was not measured, because there was one token, or all came at once."""
+def rate(per_s: float, digits: int) -> str:
+    """A speed behind a count; "" where none was measured: one token, all at once, or an answer of a server that was stopped.
+
+    >>> rate(42.26, 1), rate(0.0, 1)
+    (', 42.3 tok/s', '')
+    """
     return f", {per_s:.{digits}f} tok/s" if per_s else ""
 
 

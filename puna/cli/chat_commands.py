@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.cli import chat_settings
+from puna.cli.answer import rate
 from puna.cli.conversation import Conversation, quoted
 from puna.cli.numerals import typed_whole
 from puna.cli.options import set_thinking
@@ -185,8 +186,8 @@ def _stats(talk: Conversation, _: str) -> None:
     prompt, answer = (counted(last[f"{name}_tokens"], "token") for name in ("prompt", "output"))
     tell(
         f"{counted(len(talk.turns), 'answer')}; context {used} of {talk.llm.plan.max_context} tokens. The last answer:",
-        f"  prompt {prompt} ({last['cached_tokens']} cached), {last['prefill_tokens_per_s']:.0f} tok/s",
-        f"  answer {answer}, {last['decode_tokens_per_s']:.1f} tok/s",
+        f"  prompt {prompt} ({last['cached_tokens']} cached){rate(last['prefill_tokens_per_s'], 0)}",
+        f"  answer {answer}{rate(last['decode_tokens_per_s'], 1)}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -133,6 +133,7 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     logger.handlers = [handler]
     logger.propagate = False
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # any client can make it warn: of what is no HTTP, of upgrades
 
 
 def _named(word: str) -> ServedModel:
@@ -167,9 +168,20 @@ def _tell_ready(service: Service, port: int, as_json: bool) -> None:
     tell(
         f"{model.name} is served at {address}",
         f"({llm.plan.weights_bytes / GIB:.2f} GiB of weights, context {llm.plan.max_context}, {llm.backend.info.name})",
+        *_others(one.name for one in service.models.all if one is not model),
         *_examples(address, model.name, has_key=bool(service.settings.api_keys)),
         "Ctrl-C ends the server.",
     )
+
+
+def _others(names: Iterable[str]) -> Iterator[str]:
+    """A line for the models that are not loaded yet, if there are any.
+
+    >>> list(_others(["code", "small"])), list(_others([]))
+    (['Loaded when a request names them: code, small'], [])
+    """
+    if listed := ", ".join(names):
+        yield f"Loaded when a request names them: {listed}"
 
 
 def _examples(address: str, model: str, has_key: bool) -> Iterator[str]:

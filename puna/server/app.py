@@ -18,6 +18,8 @@ from puna.server.service import Endpoint, Service
 from puna.server.wires import WIRES, wire_of
 from puna.server.wires.base import WireRoute
 
+UNTRUSTED = (400, 431)  # of a head: what follows it on the connection may be no request
+
 
 def create_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
@@ -67,7 +69,8 @@ def _health(service: Service) -> Endpoint:
 
 
 def _refused(scope: Scope, refusal: Refusal) -> ASGIApp:
-    return JSONResponse(wire_of(scope["path"], scope["headers"]).error_body(refusal), refusal.status)
+    headers = {"connection": "close"} if refusal.status in UNTRUSTED else {}
+    return JSONResponse(wire_of(scope["path"], scope["headers"]).error_body(refusal), refusal.status, headers)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -23,6 +23,7 @@ from puna.server.refusals import Refusal, invalid
 IGNORED_HEADER = "x-puna-ignored"
 NOTICE_HEADER = "x-puna-notice"  # what puna does in place of what the model cannot
 MAX_IGNORED = 2000  # characters of that header: clients limit the head of an answer, too
+MAX_UNKNOWN = 256  # fields of a body that nobody knows: each is compared with all known names
 
 
 class Fields(BaseModel):
@@ -76,7 +77,11 @@ class Fields(BaseModel):
         return [name for name in self.model_extra or () if name not in self.SETTINGS]
 
     def _require_known(self) -> None:
-        for name in self._without_meaning():
+        unknown = self._without_meaning()
+        if len(unknown) > MAX_UNKNOWN:
+            problem = f"{len(unknown)} fields of the body are not used here; at most {MAX_UNKNOWN} such fields are allowed"
+            raise Refusal(400, problem, field=unknown[0], code="unknown_parameter")
+        for name in unknown:
             if name in self.REFUSED:
                 problem = f"{name} is not supported; {self.REFUSED[name]}"
                 raise Refusal(400, problem, field=name, code="unsupported_parameter")

@@ -37,6 +37,7 @@ class Guard:
         self._app = app
         self._refuse = refuse
         self._open = frozenset(open_paths)
+        self._max_head = settings.max_head
         self._keys = [key.encode() for key in settings.api_keys]
         own = () if settings.host in ("0.0.0.0", "::", "") else (settings.host,)
         self._hosts = {host.lower() for host in (*LOOPBACK, *own, *settings.allowed_hosts)}
@@ -62,12 +63,20 @@ class Guard:
 
     def _require_allowed(self, scope: Scope) -> None:
         headers: RawHeaders = scope["headers"]
+        self._require_small_head(scope)
+        _require_one_length(headers)
         self._require_host(_values(headers, b"host"))
         self._require_origin(_values(headers, b"origin"), _values(headers, b"host")[0])
         if not _values(headers, b"origin"):
             self._require_same_site(_values(headers, b"sec-fetch-site"))
         if self._keys and scope["path"] not in self._open and not _is_preflight(scope):
             self._require_key(headers)
+
+    def _require_small_head(self, scope: Scope) -> None:
+        """A head that arrives whole has passed the limit that `connection.py` sets to one that is still coming."""
+        size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size + len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"]) > self._max_head:
+            raise Refusal(431, f"the head of the request has more than {self._max_head} bytes")
 
     def _require_host(self, given: list[bytes]) -> None:
         found = HOST.fullmatch(given[0].decode("latin-1")) if len(given) == 1 else None
@@ -95,6 +104,12 @@ class Guard:
         if not matches:
             what = "the API key is wrong" if given else "an API key is needed"
             raise Refusal(401, f"{what}: send Authorization: Bearer KEY, or x-api-key: KEY", code="invalid_api_key")
+
+
+def _require_one_length(headers: RawHeaders) -> None:
+    """Refuse two lengths of one body (RFC 9112, 6.1): a proxy may heed the other, and take its rest for another request."""
+    if _values(headers, b"transfer-encoding") and _values(headers, b"content-length"):
+        raise Refusal(400, "the request has both Content-Length and Transfer-Encoding; send one of them", code="ambiguous_length")
 
 
 def _key_in(name: bytes, value: bytes) -> bytes | None:

@@ -20,11 +20,13 @@ from puna import formats, hub
 from puna.config import EngineConfig
 from puna.errors import PunaError
 from puna.llm import LLM
+from puna.loading import suggestions_in
 from puna.machine.host import ThisHost
 from puna.machine.planning.devices import PlannedDevice, device_for
 from puna.machine.planning.fit import fit
 from puna.machine.planning.speed import decode_per_s
 from puna.machine.rooflines import remembered
+from puna.request import SamplingParams
 from puna.server.models import ServedModel
 from puna.server.service import Endpoint, Service
 from puna.server.wires.openai_shapes import error_body
@@ -46,6 +48,7 @@ class ModelPlan:
     max_context: int = 0  # tokens
     tokens_per_s: float | None = None  # that one answer would get; None: not known
     thinks: bool = False
+    temperature: float = 0.0  # where a request gives none; at 0 an answer is always the same
 
 
 class ModelPlans(NamedTuple):
@@ -66,7 +69,8 @@ def _plan_of(model: ServedModel, config: EngineConfig, device: PlannedDevice) ->
     if (llm := model.llm) is not None:
         speed = _speed_of(llm, device)
         thinks = tags_of(llm.chat_template) is not None
-        return ModelPlan(model.name, "loaded", "", llm.plan.total_bytes, llm.plan.max_context, speed, thinks)
+        temperature = llm.default_params.temperature
+        return ModelPlan(model.name, "loaded", "", llm.plan.total_bytes, llm.plan.max_context, speed, thinks, temperature)
     state: Literal["loading", "unloaded"] = "loading" if model.is_loading else "unloaded"
     try:
         checkpoint = formats.open_checkpoint(hub.resolve(model.source))
@@ -82,6 +86,7 @@ def _plan_of(model: ServedModel, config: EngineConfig, device: PlannedDevice) ->
         max_context=found.plan.max_context,
         tokens_per_s=None if found.speed is None else found.speed.decode_per_s,
         thinks=tags_of(checkpoint.chat_template) is not None,
+        temperature=SamplingParams(**suggestions_in(checkpoint, found.plan, config).settings).temperature,
     )
 
 

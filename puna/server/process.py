@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -20,7 +25,11 @@ from puna.server.connection import protocol_of
 from puna.server.guard import LOOPBACK
 from puna.server.service import Service
 from puna.server.settings import ServerSettings
+from puna.units import counted
 
+log = logging.getLogger(__name__)
+
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 REAP_EVERY_S = 1.0
 SEND_BUFFER = 64 << 10  # bytes that the system holds for a client that does not read; its own limit is megabytes
 LAST_WORDS_S = 1.0  # that ended streams have to send their last events
@@ -49,9 +58,10 @@ def bound_socket(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         made.close()
         reason = (error.strerror or "it is no address").lower()
-        raise BindError(
-            f"cannot listen on {settings.host}:{settings.port}: {reason}", hint="Give another --port, or --port 0 for any."
-        ) from None
+        hint = "Give another --port, or --port 0 for any."
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Does a puna serve run already? {hint}"
+        raise BindError(f"cannot listen on {settings.host}:{settings.port}: {reason}", hint=hint) from None
     return made
 
 
@@ -72,6 +82,7 @@ class DrainingServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(LoopProblems())
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
                 loop.add_signal_handler(number, self.end)
@@ -84,11 +95,35 @@ class DrainingServer(uvicorn.Server):
             self._end_all()
             return
         self.should_exit = self._service.is_draining = True
+        self._tell_what_runs()
         asyncio.get_running_loop().call_later(self._service.settings.drain_s, self._end_all)
+
+    def _tell_what_runs(self) -> None:
+        if running := len(self._service.running):
+            told = counted(running, "request"), self._service.settings.drain_s
+            log.info("ending: %s may run %g s more; a second Ctrl-C (or signal) ends at once", *told)
 
     def _end_all(self) -> None:
         for run in list(self._service.running):
             run.handle.cancel()  # its stream sends what there is, and its last event
+
+
+class LoopProblems:
+    """asyncio's handler of what fails in its loop. Where no file can be opened any more it accepts in vain 2,048 times in a row.
+
+    Each with a traceback, that is megabytes of log a second: here such a failure is one line, at most once in `every_s`.
+    """
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s, self._told_at = every_s, -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in NO_ROOM):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._told_at >= self._every_s:
+            self._told_at = time.monotonic()
+            log.error("no further connection can be accepted: %s. Raise the limit (ulimit -n)", error.strerror)
 
 
 async def serve(service: Service, listening: socket.socket, on_ready: Callable[[], None]) -> None:

@@ -11,6 +11,8 @@ from puna.server.running_job import RunningJob
 
 log = logging.getLogger("puna.server.requests")
 
+MAX_WORD = 500  # characters of a client's text in a row
+
 
 def write(run: RunningJob) -> None:
     """The row of a job that has ended."""
@@ -32,7 +34,7 @@ def row(run: RunningJob) -> str:
     first = next((one for one in handle.samples if one.first_token_at), None)
     facts = {
         "wire": run.job.wire,
-        "model": run.job.model or "-",
+        "model": word(run.job.model) or "-",
         "prompt": usage.prompt,
         "cached": f"{100 * usage.cached // max(usage.prompt, 1)}%",
         "out": usage.output,
@@ -42,10 +44,19 @@ def row(run: RunningJob) -> str:
         "end": _end(run),
     }
     if run.ignored:
-        facts["ignored"] = ",".join(run.ignored)
+        facts["ignored"] = word(",".join(run.ignored))
     if run.notice:
         facts["notice"] = repr(run.notice)
     return " ".join(f"{name}={value}" for name, value in facts.items())
+
+
+def word(text: str) -> str:
+    """A client's text as one word of a row: it can begin no other row, forge no fact, and send nothing to a terminal.
+
+    >>> word("gpt-4o"), word("a b=c\\n\\x1b[2J\\u202e")
+    ('gpt-4o', 'a?b?c??[2J?')
+    """
+    return "".join(c if c.isprintable() and c not in " =" else "?" for c in text[:MAX_WORD])
 
 
 def _rate(run: RunningJob) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from puna.errors import QueueFullError
 from puna.llm import LLM
 from puna.pooling import Floats
 from puna.request import MAX_SALT_CHARACTERS
+from puna.rerank import Ranked
 from puna.server.body import read_json
 from puna.server.guard import TENANT
 from puna.server.job import Job
@@ -47,15 +49,14 @@ class Service:
         self.listeners: list[Callable[[RunningJob], None]] = []  # told of each run at its end: log, metrics
         self.responses = StoredResponses()
         self.is_draining = False
-        self._num_begun = 0  # jobs that are being prepared
+        self._num_begun = 0  # jobs that are being prepared, and work without one
 
     async def read_json(self, request: Request) -> dict[str, Any]:
         return await read_json(request, self.settings)
 
     async def begin(self, job: Job) -> RunningJob:
         """Start a job: its model is loaded, its prompt checked and encoded. Raises what is wrong before anything is sent."""
-        if self.is_draining:
-            raise Refusal(503, "the server is ending; it takes no new requests", code="server_ending", retry_after=5)
+        self._require_open()
         model = self.models.named(job.model)
         model.num_users += 1
         self._num_begun += 1
@@ -89,11 +90,31 @@ class Service:
         self, model: str, prompts: Sequence[Any], dimensions: int | None = None, *, truncates: bool = False
     ) -> Embedded:
         """The embeddings of texts or rows of ids. `truncates`: cut those that are longer than the context."""
-        async with self.models.using(model) as llm:
-            self._require_room(llm.plan.max_sequences)
+        async with self._admitted(model) as llm:
             ids = await asyncio.to_thread(_rows_of_ids, llm, prompts, truncates)
             vectors = await AsyncLLM.from_llm(llm).embed(ids, dimensions=dimensions)
         return Embedded(vectors, sum(map(len, ids)))
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str], top_n: int | None) -> list[Ranked]:
+        """The best documents first."""
+        async with self._admitted(model) as llm:
+            return await AsyncLLM.from_llm(llm).rerank(query, documents, top_n=top_n)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, name: str) -> AsyncIterator[LLM]:
+        """The model, loaded, for work without a RunningJob; it counts as one in the queue."""
+        self._require_open()
+        self._num_begun += 1
+        try:
+            async with self.models.using(name) as llm:
+                self._require_room(llm.plan.max_sequences)
+                yield llm
+        finally:
+            self._num_begun -= 1
+
+    def _require_open(self) -> None:
+        if self.is_draining:
+            raise Refusal(503, "the server is ending; it takes no new requests", code="server_ending", retry_after=5)
 
     def _require_room(self, max_sequences: int) -> None:
         """429 if as many requests wait as may."""

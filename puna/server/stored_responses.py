@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from puna.server.replies import dumps
 
 MAX_COUNT = 1024
-MAX_CHARACTERS = 64 << 20  # of all of them as JSON, which is about what they take in memory
+MAX_BYTES = 64 << 20  # of all of them as JSON, which is how they are kept: as objects they could take 25 times as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,21 @@ class StoredResponse:
     items: Sequence[Mapping[str, Any]]
     tenant: str = ""
 
-    @property
-    def size(self) -> int:
-        return len(dumps(self.body)) + len(dumps(self.items))
+    def packed(self) -> bytes:
+        return dumps([self.body, list(self.items), self.tenant]).encode()
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Self:
+        return cls(*json.loads(packed))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A response as JSON, and what is needed to find it."""
+
+    packed: bytes
+    tenant: str
+    item_ids: tuple[str, ...]
 
 
 class StoredResponses:
@@ -35,27 +48,27 @@ class StoredResponses:
     (None, None, {'n': 2})
     """
 
-    def __init__(self, max_count: int = MAX_COUNT, max_characters: int = MAX_CHARACTERS) -> None:
-        self._max_count, self._max_characters = max_count, max_characters
-        self._known: OrderedDict[str, tuple[StoredResponse, int]] = OrderedDict()
+    def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
+        self._max_count, self._max_bytes = max_count, max_bytes
+        self._known: OrderedDict[str, Kept] = OrderedDict()
         self._response_of: dict[str, str] = {}  # an item of an answer -> the answer
-        self._characters = 0
+        self._num_bytes = 0
 
     def put(self, response_id: str, response: StoredResponse) -> None:
         """Keep it; one that is larger than all may be together is not kept."""
-        size = response.size
-        self._known[response_id] = (response, size)
-        self._characters += size
-        self._response_of |= dict.fromkeys(_item_ids(response), response_id)
-        while self._known and (len(self._known) > self._max_count or self._characters > self._max_characters):
+        kept = Kept(response.packed(), response.tenant, tuple(_item_ids(response)))
+        self._known[response_id] = kept
+        self._num_bytes += len(kept.packed)
+        self._response_of |= dict.fromkeys(kept.item_ids, response_id)
+        while self._known and (len(self._known) > self._max_count or self._num_bytes > self._max_bytes):
             self._drop(next(iter(self._known)))
 
     def get(self, response_id: str, tenant: str = "") -> StoredResponse | None:
         found = self._known.get(response_id)
-        if found is None or found[0].tenant != tenant:
+        if found is None or found.tenant != tenant:
             return None
         self._known.move_to_end(response_id)
-        return found[0]
+        return StoredResponse.unpacked(found.packed)
 
     def item(self, item_id: str, tenant: str = "") -> dict[str, Any] | None:
         """An item of an answer."""
@@ -65,15 +78,16 @@ class StoredResponses:
 
     def remove(self, response_id: str, tenant: str = "") -> bool:
         """Forget it. False if there is none."""
-        if self.get(response_id, tenant) is None:
+        found = self._known.get(response_id)
+        if found is None or found.tenant != tenant:
             return False
         self._drop(response_id)
         return True
 
     def _drop(self, response_id: str) -> None:
-        response, size = self._known.pop(response_id)
-        self._characters -= size
-        for item_id in _item_ids(response):
+        kept = self._known.pop(response_id)
+        self._num_bytes -= len(kept.packed)
+        for item_id in kept.item_ids:
             del self._response_of[item_id]
 
 

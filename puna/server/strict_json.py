@@ -10,7 +10,9 @@ from typing import Any
 from puna.server.refusals import Refusal
 
 MAX_DEPTH = 100  # of lists and objects in one another
+MAX_CONTAINERS = 1 << 17  # 8 MB of empty lists hold the interpreter for seconds; ten thousand messages have 40,000
 CONTAINERS = (dict, list)
+TEXT = re.compile(r'"[^"]*"')  # without escapes
 MAX_DIGITS = 32  # of a whole number; 2**64 has 20
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -18,13 +20,15 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def parse(body: bytes) -> dict[str, Any]:
     """The object in a body. Refusal (400) unless it is UTF-8 and strict JSON.
 
-    Refused: duplicate names, NaN and Infinity, numbers that no float holds, lone surrogates, nesting deeper than MAX_DEPTH.
+    Refused: duplicate names, NaN and Infinity, numbers that no float holds, lone surrogates, nesting deeper than MAX_DEPTH,
+    more lists and objects than MAX_CONTAINERS.
 
     >>> parse(b'{"n": 1}')
     {'n': 1}
     """
     try:
         text = body.decode()
+        _require_few(text)
         value = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise _not_json(f"byte {error.start} is not UTF-8") from None
@@ -34,11 +38,30 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise Refusal(400, "the body is JSON, but no object: {...} is needed", code="invalid_json")
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if _num_brackets(text) > MAX_DEPTH:
         _require_shallow(value)
     if SURROGATE.search(text):
         _require_unicode(value)
     return value
+
+
+def _require_few(text: str) -> None:
+    """Refuse more lists and objects than any honest body has, before they are made. Brackets in texts do not count."""
+    if _num_brackets(text) > MAX_CONTAINERS and _num_brackets(_without_texts(text)) > MAX_CONTAINERS:
+        raise Refusal(400, f"the body holds more than {MAX_CONTAINERS} lists and objects", code="invalid_json")
+
+
+def _without_texts(text: str) -> str:
+    """Escapes go first: a pattern that steps over them would try each quote of a text that has no end.
+
+    >>> _without_texts(r'{"a[\\"{": ["\\\\", 1]}')
+    '{: [, 1]}'
+    """
+    return TEXT.sub("", text.replace("\\\\", "").replace('\\"', ""))
+
+
+def _num_brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def _require_shallow(value: Any) -> None:

@@ -118,6 +118,7 @@ def test_a_save_that_fails_is_a_word_and_the_conversation_goes_on(fake: FakeLLM,
 def test_stats_tell_context_and_speeds(fake: FakeLLM, puna: Puna) -> None:
     done = puna("chat", stdin="/stats\none\n/stats\n")
     assert "No messages yet" in done.err and "1 answer; context 6 of 1000 tokens" in done.err
+    assert "cached), 100 tok/s\n" in done.err and ", 50.0 tok/s\n" in done.err
     assert "2 answers; context" in puna("chat", stdin="one\ntwo\n/stats\n").err
 
 

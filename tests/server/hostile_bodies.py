@@ -135,6 +135,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"model": "nobody"},
     {"model": "../../etc/passwd"},
     {"temprature": 1.0},
+    {f"field {number}": 1 for number in range(300)},
 )
 GENERATING = ("/v1/chat/completions", "/v1/completions", "/completions", "/v1/messages", "/v1/responses")
 
@@ -193,7 +194,7 @@ def _wrong_settings(route: WireRoute) -> Iterator[HostileBody]:
     assert route.fields is not None
     if route.path in GENERATING:
         known = {*route.fields.classes(), "temprature"}
-        yield from (_with(route, given) for given in SETTINGS if given.keys() <= known)
+        yield from (_with(route, given) for given in SETTINGS if given.keys() <= known or len(given) > 256)
 
 
 def _with(route: WireRoute, given: dict[str, Any]) -> HostileBody:

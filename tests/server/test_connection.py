@@ -52,6 +52,17 @@ def test_a_head_beyond_its_limit_is_431(strict: RunningServer) -> None:
         assert status(exchange(strict, HEAD + head)) == 431
 
 
+def test_a_head_that_arrives_whole_is_limited_too(strict: RunningServer) -> None:
+    for line, more in ((b"/", b"X-Long: " + b"a" * 3000 + b"\r\n"), (b"/" + b"a" * 3000, b""), (b"/?" + b"a" * 3000, b"")):
+        assert status(exchange(strict, b"GET " + line + b" HTTP/1.1\r\nHost: localhost\r\n" + more + b"\r\n")) == 431
+
+
+def test_a_body_of_two_lengths_is_refused_and_its_rest_is_no_request(strict: RunningServer) -> None:
+    both = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    answer = exchange(strict, HEAD + both + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status(answer) == 400 and answer.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])
 def test_a_body_beyond_its_limit_is_413(strict: RunningServer, declared: bool) -> None:
     body = b'{"prompt": "' + b"a" * 2000

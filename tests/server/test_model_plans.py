@@ -17,6 +17,7 @@ from puna.machine.planning.fit import fit
 from puna.server import model_plans
 from puna.server.models import ServedModel
 from puna.server.settings import ServerSettings
+from puna.suggested import Suggested
 from tests.models import random_tensors, tiny_config, write_gguf
 from tests.server.serving import TEMPLATE, RunningServer, serving, tiny_model
 
@@ -63,6 +64,13 @@ def test_an_unloaded_one_has_the_plan_that_it_would_get(server: RunningServer, s
     assert (found["needed_bytes"], found["max_context"]) == (expected.needed_bytes, expected.plan.max_context)
     assert expected.speed is not None and found["tokens_per_s"] == pytest.approx(expected.speed.decode_per_s)
     assert server.service.models.named("apart").llm is None  # nothing was loaded
+
+
+def test_the_models_own_temperature_is_told(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = Suggested({"temperature": 0.6})
+    monkeypatch.setattr(model_plans, "suggestions_in", lambda *_: warm)
+    monkeypatch.setattr(server.llm, "suggested", warm)
+    assert {name: listed(server)[name]["temperature"] for name in ("first", "apart")} == {"first": 0.6, "apart": 0.6}
 
 
 def test_one_that_does_not_fit_says_so_with_what_it_needs(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:

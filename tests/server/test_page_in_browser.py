@@ -201,6 +201,28 @@ def test_edit_regenerate_and_go_back(browser: Any, served: RunningServer) -> Non
     seen.check()
 
 
+def test_another_answer_is_drawn_and_says_how(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+
+    def again(**fields: Any) -> None:
+        with page.expect_request("**/v1/chat/completions") as sent:
+            page.get_by_role("button", name="Answer again").click()
+        page.wait_for_selector(DONE)
+        assert {name: json.loads(sent.value.post_data).get(name) for name in ("temperature", "seed")} == fields
+
+    ask(page, "first")
+    expect(page.locator(".stats")).not_to_contain_text("Temperature")
+    again(temperature=0.7, seed=None)
+    expect(page.locator(".stats")).to_contain_text("Temperature 0.7")
+    page.click("#open-settings")
+    expect(page.locator("#sampling-temperature-hint")).to_contain_text("then uses 0.7")
+    page.fill("#sampling-temperature", "0.5")
+    page.fill("#sampling-seed", "8")
+    again(temperature=0.5, seed=10)
+    expect(page.locator(".stats")).to_contain_text("Seed 10")
+    seen.check()
+
+
 def test_history_lasts_is_searched_and_deleted(browser: Any, served: RunningServer) -> None:
     page, seen = opened(browser, served)
     ask(page, "about llamas")
@@ -285,7 +307,7 @@ def test_a_pdf_and_a_word_document_go_along(browser: Any, served: RunningServer,
     (tmp_path / "old.txt").write_bytes("Preis – 5 €".encode("windows-1252"))
     page.set_input_files("#attach-file", [tmp_path / name for name in ("report.pdf", "letter.docx", "old.txt")])
     expect(page.locator("#attachments .file[aria-busy=false]")).to_have_count(3)
-    expect(page.locator("#attachments .file").first).to_contain_text("2 pages · about 6 tokens")
+    expect(page.locator("#attachments .file").first).to_contain_text("2 pages · about 5 tokens")
     page.get_by_role("button", name="Remove letter.docx").click()
     with page.expect_request("**/v1/chat/completions") as sent:
         ask(page, "sum up")
@@ -599,6 +621,25 @@ def test_a_chat_that_is_too_long_says_so(browser: Any, served: RunningServer) ->
     ask(page, "long " + "x" * 3000)
     expect(page.locator(".note")).to_contain_text("context is full")
     seen.check("Failed to load resource: the server responded with a status of 400 (Bad Request)")
+
+
+def test_a_message_that_is_too_long_is_told_of_before_it_is_sent(browser: Any, served: RunningServer, tmp_path: Path) -> None:
+    page, seen = opened(browser, served)
+    warning = page.locator("#too-long")
+    (tmp_path / "book.txt").write_text("a word " * 600, "utf-8")
+    page.set_input_files("#attach-file", tmp_path / "book.txt")
+    expect(warning).to_have_text(re.compile(r"it has 4,2\d\d tokens, and the context holds 4,096\."))  # the server has counted
+    page.get_by_role("button", name="Remove book.txt").click()
+    expect(warning).to_be_hidden()
+    page.fill("#prompt", "a word " * 300)
+    page.wait_for_timeout(600)
+    expect(warning).to_be_hidden()
+    ask(page, "echo " + "a word " * 200)
+    page.fill("#prompt", "a word " * 400)
+    expect(warning).to_be_visible()  # with the chat before it
+    page.click("#new-chat")
+    expect(warning).to_be_hidden()
+    seen.check()
 
 
 def test_an_answer_is_kept_when_the_page_is_left(browser: Any) -> None:

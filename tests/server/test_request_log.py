@@ -13,6 +13,7 @@ import pytest
 from tests.server.scripted import scripted_model
 from tests.server.serving import SETTINGS, quick_model, serving
 
+Caplog = pytest.LogCaptureFixture
 BODY = {"messages": [{"role": "user", "content": "a secret"}], "max_tokens": 3, "store": True}
 
 
@@ -29,6 +30,30 @@ def test_a_row_has_no_text_unless_the_settings_ask_for_it(caplog: pytest.LogCapt
         for text in texts:
             told = json.loads(text)
             assert "a secret" in told["prompt"] and told["answers"] == [answer]
+
+
+EVIL = "x\n01:00:00 wire=openai end=stop\x1b[2J\x9b\u202e\u2028\x85 out=9 "
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", BODY | {EVIL: 1}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 2, EVIL: 1}),
+        ("/v1/messages", {"messages": BODY["messages"], "max_tokens": 2, EVIL: 1}),
+        ("/v1/responses", {"input": "a", "max_output_tokens": 2, "include": [EVIL], EVIL: 1}),
+        ("/api/chat", {"messages": BODY["messages"], "options": {"num_predict": 2, EVIL: 1}}),
+        ("/api/generate", {"prompt": "a", "options": {"num_predict": 2, EVIL: 1}, "stream": False}),
+        ("/completion", {"prompt": "a", "n_predict": 2, EVIL: 1}),
+    ],
+)
+def test_no_text_of_a_client_forges_the_log_or_breaks_the_head(path: str, body: dict[str, object], caplog: Caplog) -> None:
+    caplog.set_level(logging.INFO, "puna.server.requests")
+    with serving(quick_model(), aliases=("*",)) as server:
+        assert server.post(path, body | {"model": EVIL}).status == 200
+    (row,) = [record.getMessage() for record in caplog.records]
+    names = [part.partition("=")[0] for part in row.split(" ")]
+    assert row.isprintable() and len(set(names)) == len(names) and names[0] == "wire"
 
 
 def test_the_row_of_a_client_that_left_has_the_rate_until_then(caplog: pytest.LogCaptureFixture) -> None:

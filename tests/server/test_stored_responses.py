@@ -19,7 +19,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_their_size_is_limited() -> None:
-    stored = StoredResponses(max_characters=100)
+    stored = StoredResponses(max_bytes=100)
     for name in ("a", "b", "c"):
         stored.put(name, response("x" * 40))
     assert [stored.get(name) is not None for name in "abc"] == [False, False, True]

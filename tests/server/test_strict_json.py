@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from puna.server.refusals import Refusal
-from puna.server.strict_json import MAX_DEPTH, parse
+from puna.server.strict_json import MAX_CONTAINERS, MAX_DEPTH, parse
 
 REFUSED = {
     "not an object": b"[]",
@@ -31,6 +31,8 @@ REFUSED = {
     "a byte order mark": b'\xef\xbb\xbf{"a": 1}',
     "a control character": b'{"a": "\n"}',
     "too deep": b'{"a": ' + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1) + b"}",
+    "too many lists": b'{"a": [' + b"[]," * MAX_CONTAINERS + b"0]}",
+    "too many objects beside a text without an end": b'{"a": [' + b"{}," * MAX_CONTAINERS + b'"' + rb"\"" * 1_000_000,
     "100,000 deep": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "100,000 objects deep": b'{"a": ' * 100_000 + b"1" + b"}" * 100_000,
 }
@@ -63,3 +65,8 @@ def test_strict_json_is_read_as_python_reads_it(seed: int) -> None:
     for is_ascii in (True, False):
         body = json.dumps(value, ensure_ascii=is_ascii).encode()
         assert parse(body) == json.loads(body)
+
+
+def test_brackets_in_texts_are_no_lists() -> None:
+    text = '{["\\' * MAX_CONTAINERS
+    assert parse(json.dumps({"a": text}).encode()) == {"a": text}

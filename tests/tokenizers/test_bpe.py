@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from dataclasses import replace
 from itertools import pairwise
@@ -206,3 +207,19 @@ def test_an_unknown_pre_tokenizer_is_named_with_the_known_ones() -> None:
 def test_a_merge_of_what_is_no_token_is_refused(merge: bytes) -> None:
     with pytest.raises(ModelFormatError, match="merge 1"):
         build_tokenizer(small_bpe(merges=[small_bpe().merges[0], merge]))
+
+
+def test_other_threads_run_while_a_long_text_is_encoded() -> None:
+    """The library's `encode` holds the GIL, so that an event loop would stand still."""
+    tokenizer, ticks, ended = build_tokenizer(small_bpe()), [0], threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(0.001):
+            ticks[0] += 1
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    tokenizer.encode("the quick brown fox " * 20_000)
+    ended.set()
+    ticker.join()
+    assert ticks[0] > 10

@@ -117,6 +117,9 @@ function thoughtFor({ thoughtMs }) {
   return t("thoughtFor", { seconds: formatNumber(seconds, seconds < 10 ? 1 : 0) });
 }
 
+/** The settings that this answer has alone, in words. */
+const drawnOf = ({ drawn = {} }) => Object.entries(drawn).map(([name, value]) => `${t(name)} ${value}`);
+
 /** "128 tokens · 42.1 tokens/s · 512 of 640 prompt tokens from the cache" */
 function statsOf(node) {
   if (!node.stats) return "";
@@ -125,6 +128,7 @@ function statsOf(node) {
   const parts = [t("statsTokens", { count: output })];
   if (speed) parts.push(t("statsSpeed", { speed: formatNumber(speed, speed < 10 ? 1 : 0) }));
   parts.push(t("statsFirst", { seconds: formatNumber(firstMs / 1000, 1) }));
+  parts.push(...drawnOf(node));
   if (cached) parts.push(t("statsCached", { cached, prompt }));
   return parts.join(" · ");
 }

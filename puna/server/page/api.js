@@ -37,6 +37,11 @@ export async function endThinking(id) {
   await call("v1/chat/completions/control", posted({ id, action: "reasoning_end" }));
 }
 
+/** The tokens of a prompt, as the model's own template and tokenizer make it. */
+export async function countTokens(model, messages) {
+  return (await (await call("tokenize", posted({ model, messages }))).json()).count;
+}
+
 /** Yields the events of a streamed chat completion. Throws ServerError, Unreachable, or AbortError after `signal`. */
 export async function* streamChat(body, signal) {
   const response = await call("v1/chat/completions", { ...posted(body), signal });

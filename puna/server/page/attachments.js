@@ -22,9 +22,14 @@ export class Attachments {
     return !this.#entries.length;
   }
 
+  /** The files that were read. */
+  get files() {
+    return this.#entries.flatMap(({ file }) => file ?? []);
+  }
+
   /** The files that were read, which leave the list. */
   take() {
-    const files = this.#entries.map((entry) => entry.file);
+    const { files } = this;
     this.#entries = [];
     this.show();
     return files;

@@ -1,9 +1,9 @@
 // One open chat: sending, stopping, editing, and going back to another branch.
 
 import { ServerError, Unreachable, endThinking } from "./api.js";
-import { addNode, chooseNode, newChat, parentOf, settled, shownNodes, titleOf } from "./conversation.js";
+import { addNode, chooseNode, isWhole, newChat, parentOf, settled, shownNodes, siblingsOf, titleOf } from "./conversation.js";
 import { bodyOf, generate } from "./generation.js";
-import { readTyped, samplingOf } from "./sampling.js";
+import { anotherOf, readTyped, samplingOf } from "./sampling.js";
 
 const SYSTEM = "puna.system"; // what new chats begin with
 const KEEP_MS = 1000; // so much of an answer is lost at most if the page is closed
@@ -56,8 +56,11 @@ export class Chat {
     return this.#answer(edited);
   }
 
+  /** Another answer beside `node`. One that never came whole is asked for as before. */
   regenerate(node) {
-    return this.#answer(parentOf(this.current, node));
+    const count = siblingsOf(this.current, node).length;
+    const drawn = isWhole(node) ? anotherOf(this.#settings, this.models.chosen, count) : (node.drawn ?? {});
+    return this.#answer(parentOf(this.current, node), drawn);
   }
 
   /** Goes on with an answer that ended too early. */
@@ -91,16 +94,21 @@ export class Chat {
     }
   }
 
-  #answer(question) {
+  get #settings() {
+    return samplingOf(readTyped(), this.models.chosen);
+  }
+
+  /** `drawn`: settings of this answer alone, which it keeps. */
+  #answer(question, drawn = {}) {
     if (this.isBusy) return null;
-    return this.#fill(addNode(this.current, question, { role: "assistant", model: this.models.name }), question);
+    return this.#fill(addNode(this.current, question, { role: "assistant", model: this.models.name, drawn }), question);
   }
 
   /** Streams into `node` what comes after `last`. */
   async #fill(node, last) {
     if (this.isBusy) return;
     const chat = this.current;
-    const body = bodyOf(chat, last, this.models.name, samplingOf(readTyped(), this.models.chosen));
+    const body = bodyOf(chat, last, this.models.name, { ...this.#settings, ...node.drawn });
     const running = (this.#running = new AbortController());
     const record = this.views.inspector.begin(body);
     node.live = { isLoading: this.models.isToLoad, isHurried: false, requestId: "", progress: null };

@@ -33,6 +33,7 @@ function checkedNode(node) {
     finish: text(node.finish),
     files: list(node.files).map(checkedFile),
     stats: checkedStats(node.stats),
+    drawn: checkedDrawn(node.drawn),
   };
 }
 
@@ -44,6 +45,10 @@ function checkedFile(file) {
 function checkedStats(stats) {
   if (!stats) return null;
   return Object.fromEntries(["prompt", "cached", "output", "firstMs", "outputMs"].map((name) => [name, number(stats[name])]));
+}
+
+function checkedDrawn(drawn) {
+  return Object.fromEntries(["temperature", "seed"].filter((name) => Number.isFinite(drawn?.[name])).map((name) => [name, drawn[name]]));
 }
 
 /** Each message must come after its parent, and no two share an id: else walking the tree would not end. */

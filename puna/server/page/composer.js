@@ -3,13 +3,15 @@
 import { Attachments } from "./attachments.js";
 import { byId } from "./dom.js";
 import { formatNumber, t } from "./languages.js";
+import { TooLong } from "./too_long.js";
 
 export class Composer {
-  /** `actions`: send(text, files), stop(), tell(text): a problem in words. */
+  /** `actions`: send(text, files), stop(), tell(text): a problem in words; measure({ content, files }): its tokens, as `draft.js` says. */
   constructor(actions) {
     this.actions = actions;
     this.area = byId("prompt");
-    this.attachments = new Attachments(byId("attachments"), actions.tell, () => this.focus());
+    this.attachments = new Attachments(byId("attachments"), actions.tell, () => this.#filesChanged());
+    this.tooLong = new TooLong(byId("too-long"), () => actions.measure({ content: this.area.value, files: this.attachments.files }));
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send();
@@ -47,6 +49,7 @@ export class Composer {
     meter.hidden = !used || !length;
     if (!meter.hidden) meter.value = Math.min(1, used / length);
     const values = { used: formatNumber(used), length: formatNumber(length ?? 0) };
+    this.tooLong.changed();
     byId("context").textContent = used ? t(length ? "contextOf" : "contextUsed", values) : "";
   }
 
@@ -67,6 +70,7 @@ export class Composer {
   }
 
   #grow() {
+    this.tooLong.changed();
     this.area.style.height = "auto";
     this.area.style.height = `${this.area.scrollHeight}px`;
   }
@@ -87,6 +91,11 @@ export class Composer {
 
   async #attach(files) {
     await this.attachments.add(files);
+    this.#filesChanged();
+  }
+
+  #filesChanged() {
+    this.tooLong.changed();
     this.focus();
   }
 }

@@ -34,6 +34,9 @@ export function chooseNode(chat, node) {
 export const siblingsOf = (chat, node) => chat.nodes.filter((other) => other.parent === node.parent);
 export const parentOf = (chat, node) => chat.nodes.find((other) => other.id === node.parent) ?? null;
 
+/** Whether an answer is one to compare with another: nothing but the model or the person ended it. */
+export const isWhole = (node) => ["stop", "length", "full", "stopped"].includes(node.finish);
+
 /** The messages that are shown, from the first on. */
 export function shownNodes(chat) {
   const shown = [];
@@ -55,7 +58,7 @@ export function messagesUpTo(chat, last) {
 }
 
 /** Thoughts go back with the answer they led to: a model's template decides what it shows the model of them. */
-function messageOf(node) {
+export function messageOf(node) {
   const thoughts = node.reasoning ? { reasoning_content: node.reasoning } : {};
   return { role: node.role, content: textOf(node), ...thoughts };
 }

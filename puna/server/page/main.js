@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { shownNodes } from "./conversation.js";
 import { byId, textButton } from "./dom.js";
+import { measuredDraft } from "./draft.js";
 import { openHistory } from "./history.js";
 import { Inspector } from "./inspector.js";
 import { askForKey } from "./key_dialog.js";
@@ -36,7 +37,12 @@ const chat = new Chat(history, { thread, inspector }, models, {
   lost: () => connection.lost(),
   refused: () => loadModels(),
 });
-const composer = new Composer({ send: (text, files) => chat.send(text, files), stop: () => chat.stop(), tell: tellForAWhile });
+const composer = new Composer({
+  send: (text, files) => chat.send(text, files),
+  stop: () => chat.stop(),
+  tell: tellForAWhile,
+  measure: (draft) => measuredDraft(chat.current, draft, models),
+});
 const sidebar = new Sidebar(history, { open: openChat, create: startChat, removed, tell: tellForAWhile });
 const connection = new Connection(serverChanged);
 

@@ -1,8 +1,8 @@
 // The panel of settings: the system prompt of this chat, sampling for all chats, and how the page looks.
 
 import { element, textButton } from "./dom.js";
-import { LANGUAGES, language, t } from "./languages.js";
-import { SAMPLING, keepTyped, readTyped, suits } from "./sampling.js";
+import { LANGUAGES, formatNumber, language, t } from "./languages.js";
+import { SAMPLING, TEMPERATURE_OF_ANOTHER, keepTyped, readTyped, suits } from "./sampling.js";
 import { THEMES, readTheme, useTheme } from "./theme.js";
 
 /** Fills the panel, for the `model` that answers. `changes`: `system(text)` and `language(name)` are told of what was chosen. */
@@ -39,13 +39,14 @@ function samplingFields(model) {
 function samplingField(field) {
   const id = `sampling-${field.name}`;
   const words = field.text ?? field.name;
+  const about = t(`${words}Hint`, { another: formatNumber(TEMPERATURE_OF_ANOTHER, 1) });
   const input = inputOf(field);
   Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
   input.setAttribute("aria-describedby", `${id}-hint`);
-  const hint = element("p", { id: `${id}-hint`, class: "hint" }, t(`${words}Hint`));
+  const hint = element("p", { id: `${id}-hint`, class: "hint" }, about);
   input.addEventListener("input", () => {
     const isValid = input.checkValidity();
-    hint.textContent = isValid ? t(`${words}Hint`) : t("samplingRange", field);
+    hint.textContent = isValid ? about : t("samplingRange", field);
     keepTyped({ ...readTyped(), [field.name]: isValid ? input.value : "" });
   });
   return element("div", { class: "field" }, element("label", { for: id }, t(words)), input, hint);

@@ -144,7 +144,7 @@ def object_of(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     """The arguments of an earlier call, which clients send as an object or as its text; none for what is neither."""
     try:
         found = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, Mapping) else {}
 

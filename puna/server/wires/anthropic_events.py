@@ -180,6 +180,6 @@ def _arguments(text: str) -> dict[str, Any]:
     """The arguments of a call; none if max_tokens has cut them off."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -162,11 +162,16 @@ def tokenize(service: Service) -> Endpoint:
     async def answer(request: Request) -> ASGIApp:
         fields = TokenizeFields.read(await service.read_json(request))
         async with service.models.using(fields.model) as llm:
-            ids = await asyncio.to_thread(_ids_of, llm, fields)
-            tokens: list[Any] = [_with_piece(_tokenizer(llm), i) for i in ids] if fields.with_pieces else list(ids)
-            return JSONResponse({"tokens": tokens, "count": len(ids), "max_model_len": llm.plan.max_context})
+            tokens = await asyncio.to_thread(_tokens_of, llm, fields)
+            told = {"tokens": tokens, "count": len(tokens), "max_model_len": llm.plan.max_context}
+            return await asyncio.to_thread(JSONResponse, told)
 
     return service.answered(answer, error_body)
+
+
+def _tokens_of(llm: LLM, fields: TokenizeFields) -> list[Any]:
+    ids = _ids_of(llm, fields)
+    return [_with_piece(_tokenizer(llm), i) for i in ids] if fields.with_pieces else ids
 
 
 def _ids_of(llm: LLM, fields: TokenizeFields) -> list[int]:
@@ -224,7 +229,7 @@ def apply_template(service: Service) -> Endpoint:
         fields = TemplateFields.read(await service.read_json(request))
         async with service.models.using(fields.model) as llm:
             ids = await asyncio.to_thread(prompt_ids, llm, fields.job(), fields.add_generation_prompt)
-            prompt = llm.decode(ids, skip_special=False)
+            prompt = await asyncio.to_thread(llm.decode, ids, skip_special=False)
             return JSONResponse({"prompt": prompt}, headers=ignored_header(fields.ignored()))
 
     return service.answered(answer, error_body)

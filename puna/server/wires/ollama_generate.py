@@ -183,7 +183,7 @@ def _call(call: CallPiece) -> dict[str, Any]:
     """Ollama gives arguments as an object; those that were cut have none."""
     try:
         arguments = json.loads(call.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = {}
     return {"id": call.id, "function": {"index": call.call, "name": call.name, "arguments": arguments}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -166,7 +167,7 @@ class CompletionWriter:
             "tokens": texts,
             "token_logprobs": [None if entry is None else finite(entry.logprob) for entry in entries],
             "top_logprobs": [None if entry is None else _top(entry) for entry in entries],
-            "text_offset": [sum(map(len, texts[:i])) for i in range(len(texts))],
+            "text_offset": list(accumulate(map(len, texts), initial=0))[:-1],
         }
 
 

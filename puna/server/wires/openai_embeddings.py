@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -81,8 +79,7 @@ def rerank(service: Service) -> Endpoint:
         texts = fields.texts()
 
         async def body() -> dict[str, Any]:
-            async with service.models.using(fields.model) as llm:
-                found = await asyncio.to_thread(partial(llm.rerank, fields.query, texts, top_n=fields.top_n))
+            found = await service.rerank(fields.model, fields.query, texts, fields.top_n)
             results: list[dict[str, Any]] = [{"index": one.index, "relevance_score": one.score} for one in found]
             if fields.return_documents:
                 results = [{**one, "document": {"text": texts[one["index"]]}} for one in results]

@@ -13,6 +13,7 @@ import pytest
 from puna.backends.cpu import host
 from puna.backends.cpu.layout import KINDS
 from puna.backends.cpu.packing import pack
+from puna.errors import DeviceError
 from tests.backends.cpu.test_kernels import activations, run_multiply
 from tests.conformance.test_backends import K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
 from tests.fakes import make_tensor
@@ -84,3 +85,9 @@ def test_a_level_that_the_cpu_lacks_is_not_taken(monkeypatch: pytest.MonkeyPatch
     assert host._level() == "portable"
     monkeypatch.setattr(host, "IS_X86", False)
     assert host._level() == "portable"
+
+
+def test_a_level_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNA_KERNELS", "avx1024")
+    with pytest.raises(DeviceError, match=f"PUNA_KERNELS is 'avx1024'; this CPU has .*{host.LEVEL}"):
+        host.require_cpu()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from tests.server.serving import RunningServer
+from tests.server.serving import RunningServer, quick_model, serving
+from tests.server.standins import WITH_TOOLS
 
 PATH = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -152,3 +154,21 @@ def test_fields_of_the_past_are_refused_by_name(server: RunningServer) -> None:
     answer = server.post(PATH, body(functions=[{"name": "look"}]))
     assert answer.status == 400
     assert answer.json["error"]["param"] == "functions" and "send tools" in answer.json["error"]["message"]
+
+
+def test_arguments_of_any_depth_are_no_bug() -> None:
+    """They are JSON in a text, which the parser of bodies does not look into."""
+    with serving(quick_model(template=WITH_TOOLS)) as server:
+        for depth in (90, 500, 990, 5000, 100_000):
+            for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+                call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": text}}
+                told = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+                answer = server.post(PATH, {"messages": [*HELLO, *told], "max_tokens": 1})
+                assert answer.status in (200, 400), (depth, text[:5], answer.body)
+
+
+def test_a_megabyte_as_a_name_is_compared_with_none(server: RunningServer) -> None:
+    started = time.process_time()
+    server.post(PATH, {"messages": HELLO, "max_tokens": 1, "a" * 1_000_000: 1})
+    assert server.post(PATH, {"messages": HELLO, "model": "a" * 1_000_000}).status == 404
+    assert time.process_time() - started < 2
