@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -26,6 +29,7 @@ from puna.units import counted
 
 log = logging.getLogger(__name__)
 
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 REAP_EVERY_S = 1.0
 SEND_BUFFER = 64 << 10  # bytes that the system holds for a client that does not read; its own limit is megabytes
 LAST_WORDS_S = 1.0  # that ended streams have to send their last events
@@ -78,6 +82,7 @@ class DrainingServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(LoopProblems())
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
                 loop.add_signal_handler(number, self.end)
@@ -101,6 +106,24 @@ class DrainingServer(uvicorn.Server):
     def _end_all(self) -> None:
         for run in list(self._service.running):
             run.handle.cancel()  # its stream sends what there is, and its last event
+
+
+class LoopProblems:
+    """asyncio's handler of what fails in its loop. Where no file can be opened any more it accepts in vain 2,048 times in a row.
+
+    Each with a traceback, that is megabytes of log a second: here such a failure is one line, at most once in `every_s`.
+    """
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s, self._told_at = every_s, -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in NO_ROOM):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._told_at >= self._every_s:
+            self._told_at = time.monotonic()
+            log.error("no further connection can be accepted: %s. Raise the limit (ulimit -n)", error.strerror)
 
 
 async def serve(service: Service, listening: socket.socket, on_ready: Callable[[], None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.server.process import LoopProblems
 from tests.models import random_tensors, tiny_config, write_gguf
 
 WAIT_S = 60.0
@@ -136,3 +139,17 @@ def test_it_listens_on_loopback_only(model: Path) -> None:
     with started(model) as (process, port):
         listening = [one for one in psutil.Process(process.pid).net_connections() if one.status == psutil.CONN_LISTEN]
         assert [(one.laddr.ip, one.laddr.port) for one in listening] == [("127.0.0.1", port)]
+
+
+def test_connections_beyond_the_open_files_are_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio tells of 2,048 failures in a row, each with a traceback."""
+    told: list[str] = []
+    loop = asyncio.new_event_loop()
+    loop.default_exception_handler = lambda context: told.append(context["message"])  # type: ignore[method-assign]
+    problems = LoopProblems()
+    for number in (errno.EMFILE, errno.ENFILE) * 1000:
+        problems(loop, {"message": "socket.accept() out of system resource", "exception": OSError(number, "Too many open files")})
+    problems(loop, {"message": "another", "exception": ValueError()})
+    loop.close()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["no further connection can be accepted"]
+    assert told == ["another"]
