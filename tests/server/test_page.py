@@ -13,6 +13,7 @@ import pytest
 
 from puna.server import page
 from puna.server.settings import ServerSettings
+from tests.server.node import evaluated, needs_node
 from tests.server.serving import RunningServer, serving
 
 FOLDER = Path(page.__file__).parent
@@ -140,6 +141,22 @@ def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
     assert named <= english
     quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme|model|effort)_\w+", " ".join(english)))
     assert {name.removesuffix("_one").removesuffix("Hint") for name in english - named} <= quoted | {"nameOfLanguage"}
+
+
+@needs_node()
+def test_an_answer_that_ends_in_a_loop_is_known() -> None:
+    prose = (FOLDER.parents[2] / "README.md").read_text("utf-8")
+    texts = {
+        "a sentence": prose[:900] + "The llama hums a tune. " * 20 + "The lla",
+        "a list": "".join(f"{i}. The llama hums a tune.\n" for i in range(5, 30)),
+        "a long turn": prose[:500] * 4,
+        "prose": prose[:5000],
+        "two turns": prose[:500] * 2,
+        "a short end": prose[:900] + "ha " * 20,
+        "nothing": "",
+    }
+    loops = evaluated("loops.js", "endsInLoop", "given.map(endsInLoop)", list(texts.values()))
+    assert [name for name, is_loop in zip(texts, loops, strict=True) if is_loop] == ["a sentence", "a list", "a long turn"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to parse the scripts with")

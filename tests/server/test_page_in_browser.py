@@ -659,6 +659,7 @@ def test_a_chat_that_is_too_long_says_so(browser: Any, served: RunningServer) ->
     expect(page.locator("#welcome")).to_be_visible()
     ask(page, "long " + "x" * 3000)
     expect(page.locator(".note")).to_contain_text("context is full")
+    expect(page.locator(".note")).to_contain_text("It repeats itself; a repetition penalty of 1.1 helps.")
     seen.check("Failed to load resource: the server responded with a status of 400 (Bad Request)")
 
 

@@ -6,6 +6,7 @@ import { shownNodes } from "./conversation.js";
 import { element, iconButton, textButton } from "./dom.js";
 import { speedOf } from "./generation.js";
 import { formatNumber, t } from "./languages.js";
+import { endsInLoop } from "./loops.js";
 import { showMarkdown } from "./markdown_view.js";
 
 export class Answer {
@@ -94,12 +95,14 @@ export class Answer {
 
 const NOTES = { stopped: "noteStopped", broken: "noteBroken", left: "noteLeft", length: "noteLength", full: "noteFull" };
 const NOTE_BUTTONS = { resume: "continueAnswer", regenerate: "tryAgain", create: "newChat" };
+const LOOPS_TILL = ["length", "full", "stopped"]; // a loop has no other end
 const TOO_LONG = "context_length_exceeded";
 
 function noteOf(node) {
   if (node.finish === "error") return node.code === TOO_LONG ? t("noteTooLong") : node.problem || t("noteError");
   if (node.finish === "broken" && !node.content && !node.reasoning) return t("noteUnanswered");
-  return node.finish in NOTES ? t(NOTES[node.finish]) : "";
+  const loops = LOOPS_TILL.includes(node.finish) && endsInLoop(node.content) ? ` ${t("noteLoops", { more: t("moreSampling") })}` : "";
+  return node.finish in NOTES ? t(NOTES[node.finish]) + loops : "";
 }
 
 /** The actions that help with what a note says. Only the last answer can be continued. */

@@ -98,6 +98,7 @@ export const de = {
   noteLength: "Diese Antwort hat ihre Höchstzahl an Token erreicht.",
   noteLeft: "Sie haben diese Seite mitten in dieser Antwort verlassen.",
   noteFull: "Der Kontext des Modells ist voll: Mehr kann es von diesem Gespräch nicht lesen.",
+  noteLoops: "Sie wiederholt sich; „Strafe für Wiederholung“ mit 1,1 hilft, in den Einstellungen unter „{more}“.",
   noteTooLong: "Dieses Gespräch ist zu lang für das Modell. Beginnen Sie ein neues, oder bearbeiten Sie eine frühere Nachricht.",
   noteError: "Der Server konnte nicht antworten.",
   statsTokens: "{count} Token",

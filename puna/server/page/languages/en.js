@@ -98,6 +98,7 @@ export const en = {
   noteLength: "This answer reached its limit of tokens.",
   noteLeft: "You left this page in the middle of this answer.",
   noteFull: "The model’s context is full: it can read no more of this chat.",
+  noteLoops: "It repeats itself; a repetition penalty of 1.1 helps. It is in the settings, under “{more}”.",
   noteTooLong: "This chat is too long for the model. Start a new one, or edit an earlier message.",
   noteError: "The server could not answer.",
   statsTokens: "{count} tokens",

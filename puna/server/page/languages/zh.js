@@ -98,6 +98,7 @@ export const zh = {
   noteLength: "这个回答达到了 token 数上限。",
   noteLeft: "你在回答途中离开了此页面。",
   noteFull: "模型的上下文已满，无法再读取此对话的更多内容。",
+  noteLoops: "它在重复自己；重复惩罚设为 1.1 会有帮助，在设置的“{more}”中。",
   noteTooLong: "这个对话对模型来说太长了。请开始新对话，或编辑较早的消息。",
   noteError: "服务器无法回答。",
   statsTokens: "{count} 个 token",
