@@ -74,4 +74,5 @@ def test_control_tokens_in_a_text_are_text_unless_asked() -> None:
 def test_a_model_that_is_here_is_verified() -> None:
     """While another thread begins to compile: both import puna's packages."""
     done = subprocess.run([sys.executable, "-m", "puna", "pull", "smollm2-135m"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    told = set(done.stderr.splitlines()) - {"puna: checking ..."}  # which is said where it takes long
+    assert done.returncode == 0 and not told, done.stderr

@@ -241,6 +241,31 @@ def test_history_lasts_is_searched_and_deleted(browser: Any, served: RunningServ
     seen.check()
 
 
+def test_a_chat_is_renamed_with_the_mouse_and_by_keys(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    ask(page, "about llamas")
+    page.locator("#chats .open").dblclick(delay=100)
+    page.locator("#chats .rename").fill("The herd")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chats .open")).to_have_text("The herd")
+    expect(page.locator("#chats .open")).to_be_focused()
+    expect(page).to_have_title("The herd · puna")
+    page.keyboard.press("F2")
+    page.keyboard.type("not this")
+    page.keyboard.press("Escape")
+    page.fill("#prompt", "more")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(DONE)
+    page.reload()
+    expect(page.locator("#chats .open")).to_have_text("The herd")
+    page.get_by_role("button", name="Rename “The herd”").click()
+    page.locator("#chats .rename").fill("")
+    page.click("#prompt")
+    expect(page.locator("#chats .open")).to_have_text("about llamas")
+    expect(page.locator("#prompt")).to_be_focused()
+    seen.check()
+
+
 def test_export_and_import(browser: Any, served: RunningServer, tmp_path: Path) -> None:
     page, seen = opened(browser, served)
     ask(page, "keep me")
@@ -353,6 +378,16 @@ def test_formulas_are_drawn_and_prices_are_not(browser: Any, served: RunningServ
     expect(body.locator("code")).to_have_text(["$x$", "\\frac{1}"])
     above, below = body.locator("mfrac > *").evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
     assert above < below
+    seen.check()
+
+
+def test_formulas_of_the_person_are_drawn_and_the_rest_is_as_it_was_typed(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    typed = "**Why** \\$a$ `$x$`, $HOME/$USER and $5 or $6? \\(\\frac{1}\\)"
+    ask(page, f"{typed} $x^2$ and\n\n$$\\frac{{a}}{{b}}$$")
+    bubble = page.locator(".bubble")
+    expect(bubble).to_contain_text(typed)
+    assert bubble.locator("math").evaluate_all("all => all.map((one) => one.getAttribute('alttext'))") == ["x^2", "\\frac{a}{b}"]
     seen.check()
 
 

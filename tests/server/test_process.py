@@ -53,13 +53,15 @@ def stream(port: int, begun: threading.Semaphore, ends: list[bytes]) -> None:
     with closing(HTTPConnection("127.0.0.1", port, timeout=WAIT_S)) as connection:
         connection.request("POST", "/v1/completions", json.dumps(ENDLESS), {"content-type": "application/json"})
         answer = connection.getresponse()
-        answer.read(1)
         begun.release()
         ends.append(answer.read()[-200:])
 
 
 def streaming(port: int, count: int, ends: list[bytes]) -> list[threading.Thread]:
-    """Clients whose streams have begun. The last bytes of each stand in `ends` when it has ended."""
+    """Clients that have the heads of their answers; the texts of some may wait until others have ended.
+
+    The last bytes of each stand in `ends` when it has ended.
+    """
     begun = threading.Semaphore(0)
     threads = [threading.Thread(target=stream, args=(port, begun, ends)) for _ in range(count)]
     for thread in threads:

@@ -110,6 +110,18 @@ def test_the_queue_is_bounded() -> None:
         assert server.post("/v1/completions", {"prompt": "hello"}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/completions", {"prompt": "hello", "timeout": 0.05}),
+        ("/v1/chat/completions", ENDLESS | {"timeout": 0.05}),
+    ],
+)
+def test_an_answer_that_was_cut_does_not_say_that_it_is_whole(busy: RunningServer, path: str, asked: dict[str, object]) -> None:
+    answer = busy.post(path, {"max_tokens": 4000, "ignore_eos": True, "context_shift": True, **asked})
+    assert answer.json["choices"][0]["finish_reason"] == "length"
+
+
 def test_a_hundred_at_once_with_room_for_forty() -> None:
     """D13: those for whom there is no room are told to come back in a second, all others finish with the text of a lone one."""
     with serving(quick_model(), settings=replace(SETTINGS, max_queue=40 - ROOM)) as server:

@@ -32,7 +32,7 @@ def blocks(language: str, *pages: str) -> list[str]:
 
 def here(text: str, server: RunningServer) -> str:
     """A text of the page, for the server of this test and its model."""
-    return text.replace(ADDRESS, f"http://127.0.0.1:{server.port}").replace("smollm2-135m-instruct", "tiny")
+    return text.replace(ADDRESS, f"http://127.0.0.1:{server.port}").replace("smollm2-135m", "tiny")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")

@@ -118,7 +118,7 @@ function thoughtFor({ thoughtMs }) {
 }
 
 /** The settings that this answer has alone, in words. */
-const drawnOf = ({ drawn = {} }) => Object.entries(drawn).map(([name, value]) => `${t(name)} ${value}`);
+const drawnOf = ({ drawn = {} }) => Object.entries(drawn).map(([name, value]) => `${t(name)} ${name === "seed" ? value : formatNumber(value, 2)}`);
 
 /** "128 tokens · 42.1 tokens/s · 512 of 640 prompt tokens from the cache" */
 function statsOf(node) {

@@ -45,6 +45,14 @@ export class Chat {
     if (this.current.nodes.length) this.#save(this.current);
   }
 
+  /** Names a chat, this one or another; without a title it has its first words again. It keeps its place in the list. */
+  async rename(id, title) {
+    const chat = id === this.current.id ? this.current : await this.history.read(id);
+    if (!chat) return;
+    chat.title = title || titleOf(chat);
+    await this.#keep(chat);
+  }
+
   send(text, files = []) {
     const last = shownNodes(this.current).at(-1) ?? null;
     return this.#answer(addNode(this.current, last, { role: "user", content: text, files }));

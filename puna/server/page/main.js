@@ -43,18 +43,23 @@ const composer = new Composer({
   tell: tellForAWhile,
   measure: (draft) => measuredDraft(chat.current, draft, models),
 });
-const sidebar = new Sidebar(history, { open: openChat, create: startChat, removed, tell: tellForAWhile });
+const sidebar = new Sidebar(history, { open: openChat, create: startChat, rename, removed, tell: tellForAWhile });
 const connection = new Connection(serverChanged);
 
 function showAll() {
   thread.show(chat.current);
   if (chat.current.nodes.length) window.history.replaceState(null, "", `#${chat.current.id}`);
   byId("welcome").hidden = chat.current.nodes.length > 0;
-  byId("title").textContent = chat.current.title;
-  byId("title").hidden = !chat.current.title;
-  document.title = chat.current.title ? `${chat.current.title} · puna` : "puna";
+  showTitle();
   composer.setBusy(chat.isBusy);
   showContext();
+}
+
+function showTitle() {
+  const { title } = chat.current;
+  byId("title").textContent = title;
+  byId("title").hidden = !title;
+  document.title = title ? `${title} · puna` : "puna";
 }
 
 function modelChosen() {
@@ -91,6 +96,11 @@ function showChat() {
   showSidebar(false);
   if (!byId("settings").hidden) fillSettings();
   composer.focus();
+}
+
+async function rename(id, title) {
+  await chat.rename(id, title);
+  showTitle();
 }
 
 function removed(id) {

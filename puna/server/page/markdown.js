@@ -180,7 +180,16 @@ export function readPieces(text, depth = 0) {
   return reader.pieces;
 }
 
+/** Of a text that is no Markdown but may hold formulas: pieces of the kinds text and math, each with the `source` it was read from. */
+export function readFormulas(text) {
+  const reader = new FormulaReader(text, 0);
+  while (reader.at < text.length) reader.step();
+  return reader.pieces;
+}
+
 class PieceReader {
+  afterDollars = /\d/; // what may not follow a formula in dollars
+
   constructor(text, depth) {
     Object.assign(this, { text, depth, at: 0, pieces: [] });
     this.missing = new Set(); // ends that do not come any more
@@ -269,7 +278,7 @@ class PieceReader {
     let close = this.find("$", this.at + 1);
     while (close > 0 && this.text[close - 1] === "\\") close = this.find("$", close + 1);
     const inner = close < 0 ? "" : this.text.slice(this.at + 1, close);
-    if (!inner || /^\s|\s$|\n\n|`/.test(inner) || /\d/.test(this.text[close + 1] ?? "")) return false;
+    if (!inner || /^\s|\s$|\n\n|`/.test(inner) || this.afterDollars.test(this.text[close + 1] ?? "")) return false;
     return this.add({ kind: "math", isBlock: false, text: inner }, close + 1);
   }
 
@@ -313,5 +322,24 @@ class PieceReader {
     const [before, after] = [this.text[end - 1], this.text[end + mark.length] ?? ""];
     if (/\s/.test(before) || (mark[0] === "_" && WORD.test(after))) return false;
     return mark.length > 1 ? after !== mark[0] : after !== mark && before !== mark;
+  }
+}
+
+/** Leaves everything but formulas as it was typed, so $HOME/$USER and code are no formulas. */
+class FormulaReader extends PieceReader {
+  afterDollars = WORD;
+
+  step() {
+    const [start, count] = [this.at, this.pieces.length];
+    if (this.text.startsWith("\\$", this.at)) this.put("\\$", this.at + 2);
+    else if (!this.plain() && !this.math() && !this.code()) this.put(this.text[this.at], this.at + 1);
+    const last = this.pieces.at(-1);
+    if (last.kind === "math") last.source = this.text.slice(start, this.at);
+    else if (last.kind === "code") this.#asText(start, count);
+  }
+
+  #asText(start, count) {
+    this.pieces.length = count;
+    this.put(this.text.slice(start, this.at), this.at);
   }
 }

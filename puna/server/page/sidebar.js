@@ -6,7 +6,7 @@ import { byId, element, iconButton, textButton } from "./dom.js";
 import { formatDay, t } from "./languages.js";
 
 export class Sidebar {
-  /** `actions`: open(id), create(), removed(id), tell(text). */
+  /** `actions`: open(id), create(), rename(id, title), removed(id), tell(text). */
   constructor(history, actions) {
     Object.assign(this, { history, actions, current: null });
     byId("new-chat").addEventListener("click", () => actions.create());
@@ -16,10 +16,12 @@ export class Sidebar {
     byId("import-file").addEventListener("change", (event) => this.#import(event.target));
   }
 
+  /** Shows the chats as they are now; later, if one of them is just getting a name. */
   async refresh(current = this.current) {
     this.current = current;
     const query = byId("search").value.trim();
     const chats = (await this.history.all()).filter((chat) => isFound(chat, query));
+    if (byId("chats").querySelector(".rename")) return;
     byId("chats").replaceChildren(...this.#days(chats));
     byId("no-chats").hidden = chats.length > 0;
     byId("no-chats").textContent = t(query ? "noneFound" : "noChats");
@@ -33,10 +35,37 @@ export class Sidebar {
 
   #row(chat) {
     const title = chat.title || t("untitled");
-    const open = textButton(title, () => this.actions.open(chat.id), { class: "open", title });
+    const open = textButton(title, ({ detail }) => detail < 2 && this.actions.open(chat.id), { class: "open", title });
+    open.dataset.chat = chat.id;
     if (chat.id === this.current) open.setAttribute("aria-current", "true");
-    const row = element("li", {}, open, iconButton("delete", t("deleteChat", { title }), () => this.#ask(row, chat)));
+    const rename = iconButton("edit", t("renameChat", { title }), () => this.#rename(row, chat));
+    const row = element("li", {}, open, rename, iconButton("delete", t("deleteChat", { title }), () => this.#ask(row, chat)));
+    open.addEventListener("dblclick", () => this.#rename(row, chat));
+    open.addEventListener("keydown", (event) => event.key === "F2" && this.#rename(row, chat));
     return row;
+  }
+
+  /** The name is a field of the row. Enter, or to go elsewhere, keeps it; Escape leaves it as it was. */
+  #rename(row, chat) {
+    const field = element("input", { class: "rename", value: chat.title, maxLength: 200, "aria-label": t("renameChat", { title: chat.title }) });
+    field.addEventListener("keydown", (event) => {
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.preventDefault();
+      if (event.key === "Escape") field.value = chat.title;
+      field.blur();
+    });
+    field.addEventListener("blur", ({ relatedTarget }) => this.#named(chat, field, relatedTarget === null));
+    row.replaceChildren(field);
+    field.select();
+  }
+
+  /** `byKey`: nothing else took the focus. */
+  async #named(chat, field, byKey) {
+    const title = field.value.trim();
+    if (title !== chat.title) await this.actions.rename(chat.id, title);
+    field.remove();
+    await this.refresh();
+    if (byKey) byId("chats").querySelector(`[data-chat="${CSS.escape(chat.id)}"]`)?.focus();
   }
 
   /** Deleting cannot be taken back, so it asks once, in the row itself. */

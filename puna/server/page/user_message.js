@@ -5,6 +5,8 @@ import { branches } from "./branches.js";
 import { copyButton } from "./clipboard.js";
 import { element, iconButton, textButton } from "./dom.js";
 import { t } from "./languages.js";
+import { readFormulas } from "./markdown.js";
+import { formula } from "./mathematics.js";
 
 const LONG = 1500; // characters; from there on the text scrolls in its bubble
 
@@ -51,5 +53,13 @@ export class UserMessage {
 
 /** The keyboard scrolls what has the focus. */
 function bubble(text) {
-  return element("div", text.length > LONG ? { class: "bubble long", tabIndex: 0, role: "region", "aria-label": t("prompt") } : { class: "bubble" }, text);
+  const properties = text.length > LONG ? { class: "bubble long", tabIndex: 0, role: "region", "aria-label": t("prompt") } : { class: "bubble" };
+  return element("div", properties, readFormulas(text).map(shownPiece));
+}
+
+/** What is no formula that one can draw stays as it was typed. */
+function shownPiece({ kind, text, source, isBlock }) {
+  if (kind === "text") return text;
+  const drawn = formula(text, isBlock);
+  return drawn.localName === "math" ? drawn : source;
 }

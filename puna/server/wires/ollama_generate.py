@@ -34,7 +34,7 @@ from puna.server.wires.openai_tools import ToolFields
 
 Part = Callable[[str, str, Sequence[CallPiece]], dict[str, Any]]
 
-DONE = {"timeout": "stop", "abort": "stop", "tool_calls": "stop"}  # Ollama knows stop, length, load and unload
+DONE = {"timeout": "length", "abort": "length", "tool_calls": "stop"}  # Ollama knows stop, length, load and unload
 
 
 class AnswerFields(OllamaFields):

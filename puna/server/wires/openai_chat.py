@@ -24,7 +24,7 @@ from puna.server.wires.base import WireRoute
 from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, end_of_sample, error_body, logprob_entry, usage_body
 from puna.server.wires.openai_tools import ToolFields, checked_choice
 
-FINISH = {"timeout": "stop", "abort": "stop"}  # OpenAI has no words for these
+FINISH = {"timeout": "length", "abort": "length"}  # OpenAI has no words for these; "stop" would say that the answer is whole
 
 
 class StreamOptions(Fields):

@@ -16,6 +16,7 @@ export const de = {
   imported: "{count} Gespräche importiert",
   imported_one: "1 Gespräch importiert",
   importFailed: "Diese Datei wurde nicht importiert: {problem}",
+  renameChat: "„{title}“ umbenennen",
   deleteChat: "„{title}“ löschen",
   deleteAsk: "Löschen?",
   deleteYes: "Löschen",

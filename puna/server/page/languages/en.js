@@ -16,6 +16,7 @@ export const en = {
   imported: "{count} chats imported",
   imported_one: "1 chat imported",
   importFailed: "This file was not imported: {problem}",
+  renameChat: "Rename “{title}”",
   deleteChat: "Delete “{title}”",
   deleteAsk: "Delete?",
   deleteYes: "Delete",

@@ -16,6 +16,7 @@ export const zh = {
   imported: "已导入 {count} 个对话",
   imported_one: "已导入 1 个对话",
   importFailed: "此文件未能导入：{problem}",
+  renameChat: "重命名“{title}”",
   deleteChat: "删除“{title}”",
   deleteAsk: "删除？",
   deleteYes: "删除",
