@@ -318,6 +318,9 @@ def test_a_text_file_goes_along(browser: Any, served: RunningServer, tmp_path: P
     page.set_input_files("#attach-file", [tmp_path / "notes.txt", tmp_path / "picture.bin"])
     expect(page.locator("#attachments .file")).to_have_count(1)
     expect(page.locator("#notice")).to_contain_text("picture.bin is no text file")
+    page.click("#open-settings")
+    expect(page.locator("#notice")).to_be_hidden(timeout=2000)  # at once, and not after a while
+    page.click("#close-settings")
     with page.expect_request("**/v1/chat/completions") as sent:
         ask(page, "what does it do?")
     content = json.loads(sent.value.post_data)["messages"][0]["content"]
@@ -421,6 +424,7 @@ def test_keyboard_alone(browser: Any, served: RunningServer) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_width_scrolls_sideways(browser: Any, served: RunningServer, width: int) -> None:
     page, seen = opened(browser, served, viewport={"width": width, "height": 700})
+    ask(page, "$" + "a+b+" * 40 + "c$ $$" + "\\frac{a}{b} + " * 40 + "c$$")
     ask(page, "echo " + "w" * 300 + "\n\n```\n" + "c" * 300 + "\n```\n\n|a|b|\n|-|-|\n|" + "t" * 200 + "|b|")
     for button in ("#open-settings", "#open-inspector"):
         page.click(button)

@@ -141,6 +141,11 @@ function tellForAWhile(text) {
   setTimeout(() => byId("notice").textContent === text && tell(""), NOTICE_MS);
 }
 
+/** A notice goes with the next thing that is done, unless it tells how things are: that the server is gone. */
+function endNotice() {
+  if (connection.isUp) tell("");
+}
+
 async function serverChanged(isUp) {
   if (!isUp) return tell(t("serverGone"));
   tellForAWhile(t("serverBack"));
@@ -162,6 +167,8 @@ async function loadModels() {
   }
 }
 
+document.addEventListener("click", endNotice, { capture: true });
+document.addEventListener("keydown", ({ key }) => ["Enter", "Escape"].includes(key) && endNotice(), { capture: true });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || byId("key-dialog").open) return;
   if (!models.close() && !closeOpen()) chat.stop();

@@ -3,7 +3,7 @@
 import { copyButton } from "./clipboard.js";
 import { element } from "./dom.js";
 import { t } from "./languages.js";
-import { formula } from "./mathematics.js";
+import { formula, formulaInText } from "./mathematics.js";
 import { readBlocks } from "./markdown.js";
 
 const BLOCKS = {
@@ -22,7 +22,7 @@ const PIECES = {
   text: (piece) => document.createTextNode(piece.text),
   break: () => element("br"),
   code: (piece) => element("code", {}, piece.text),
-  math: (piece) => formula(piece.text, piece.isBlock),
+  math: (piece) => formulaInText(piece.text, piece.isBlock),
   strong: (piece) => element("strong", {}, piecesOf(piece.pieces)),
   emphasis: (piece) => element("em", {}, piecesOf(piece.pieces)),
   deleted: (piece) => element("del", {}, piecesOf(piece.pieces)),

@@ -6,11 +6,25 @@ import { readFormula } from "./mathematics/reader.js";
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 
+const LONG = 24; // characters; a longer one may be wider than a telephone
+
 export function formula(text, isBlock) {
+  return drawn(text, isBlock) ?? asWritten(text, isBlock);
+}
+
+/** A formula between words. Browsers do not break it, so one that may be too wide scrolls. `other` stands for one that is not understood. */
+export function formulaInText(text, isBlock, other = asWritten(text, isBlock)) {
+  const math = drawn(text, isBlock);
+  if (!math) return other;
+  if (text.length <= LONG) return math;
+  return element("span", { class: isBlock ? "formula" : "formula in-line", tabIndex: 0 }, math);
+}
+
+const asWritten = (text, isBlock) => element("code", { class: isBlock ? "formula-text" : "" }, text);
+
+function drawn(text, isBlock) {
   const tree = readFormula(text);
-  if (!tree) return element("code", { class: isBlock ? "formula-text" : "" }, text);
-  const math = made({ name: "math", attributes: { alttext: text, ...(isBlock ? { display: "block" } : {}) }, children: [tree] });
-  return math;
+  return tree && made({ name: "math", attributes: { alttext: text, ...(isBlock ? { display: "block" } : {}) }, children: [tree] });
 }
 
 function made({ name, attributes, children, text }) {

@@ -6,7 +6,7 @@ import { copyButton } from "./clipboard.js";
 import { element, iconButton, textButton } from "./dom.js";
 import { t } from "./languages.js";
 import { readFormulas } from "./markdown.js";
-import { formula } from "./mathematics.js";
+import { formulaInText } from "./mathematics.js";
 
 const LONG = 1500; // characters; from there on the text scrolls in its bubble
 
@@ -58,8 +58,4 @@ function bubble(text) {
 }
 
 /** What is no formula that one can draw stays as it was typed. */
-function shownPiece({ kind, text, source, isBlock }) {
-  if (kind === "text") return text;
-  const drawn = formula(text, isBlock);
-  return drawn.localName === "math" ? drawn : source;
-}
+const shownPiece = ({ kind, text, source, isBlock }) => (kind === "text" ? text : formulaInText(text, isBlock, source));
