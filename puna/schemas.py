@@ -7,6 +7,7 @@ A schema is refused before anything is generated if an answer might not obey it:
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from puna import checks
 from puna.errors import UsageError
 
 MAX_BYTES = 256 << 10  # of a constraint's text
+LEAST_WHOLE = -9 * 10**18  # of values: below, to the least of 64 bits, llguidance 1.x overflows its stack, and the process ends
+BELOW_LEAST = re.compile(r"-9[0-9]{18}(?![0-9.eE])")
+TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
 MAX_DEPTH = 64
 NEEDED = "a JSON schema (a dict or its text), a pydantic model or a TypeAdapter"
 
@@ -59,6 +63,12 @@ def require_size(name: str, text: str) -> str:
     if num_bytes > MAX_BYTES:
         raise UsageError(f"{name} has {num_bytes} bytes; at most {MAX_BYTES} are allowed")
     return text
+
+
+def require_small_numbers(name: str, text: str) -> None:
+    """UsageError for a text with a whole number below LEAST_WHOLE."""
+    if found := BELOW_LEAST.search(text):
+        raise UsageError(f"{name} holds the number {found[0]}; whole numbers from {LEAST_WHOLE} are allowed")
 
 
 def _schema_and_reader(name: str, given: object) -> tuple[Any, Callable[[str], Any]]:
@@ -248,6 +258,8 @@ class _Subschemas:
                 raise UsageError(f"{self._where(path)} is {str(node)[:40]!r}; a schema is an object, true or false")
             if isinstance(node, dict):
                 self._require_keywords(path, node)
+                self._require_names(path, node)
+                self._require_small(path, node)
                 self._require_format(path, node)
                 self._require_spelled(path, node)
                 self._require_countable(path, node)
@@ -325,6 +337,15 @@ class _Subschemas:
         for keyword in ("const", "enum"):
             if keyword in node and "\\u00" in json.dumps(node[keyword], ensure_ascii=False).replace("\\\\", ""):
                 raise UsageError(f"{self._where((*path, keyword))} holds a control character, which puna does not write")
+
+    def _require_small(self, path: Path, node: Node) -> None:
+        for key in ("const", "enum"):
+            require_small_numbers(self._where(path), TEXT.sub("", json.dumps(node.get(key))))
+
+    def _require_names(self, path: Path, node: Node) -> None:
+        required = node.get("required", [])
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise UsageError(f"{self._where(path)} has 'required' {str(required)[:40]!r}; a list of names is needed")
 
     def _require_countable(self, path: Path, node: Node) -> None:
         """Names that no schema lists may occur twice in the text, and count once. So they cannot fill up `minProperties`."""

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from puna.errors import UsageError
-from puna.schemas import MAX_BYTES, SUPPORTED, UNSUPPORTED, JsonSchema, without_surprises
+from puna.schemas import MAX_BYTES, SUPPORTED, UNSUPPORTED, JsonSchema, require_small_numbers, without_surprises
 from tests.schema_cases import random_schema
 
 
@@ -166,3 +166,25 @@ def test_random_schemas_are_accepted_and_stay_json(seed: int) -> None:
 
 def test_no_keyword_is_both_supported_and_not() -> None:
     assert not SUPPORTED & UNSUPPORTED
+
+
+LEAST = -(2**63)
+
+
+@pytest.mark.parametrize("value", [LEAST, LEAST + 1, -9 * 10**18 - 1])
+@pytest.mark.parametrize("form", [{"const": "VALUE"}, {"enum": [1, "VALUE"]}, {"items": {"const": {"a": ["VALUE"]}}}])
+def test_a_number_that_would_end_the_process_is_refused(form: dict[str, Any], value: int) -> None:
+    """llguidance overflows its stack over it, whether a schema or a grammar holds it."""
+    schema = json.loads(json.dumps(form).replace('"VALUE"', str(value)))
+    with pytest.raises(UsageError, match="whole numbers from -9000000000000000000"):
+        JsonSchema.of("json_schema", schema)
+    with pytest.raises(UsageError, match="whole numbers from"):
+        require_small_numbers("grammar", f'start: /"/ %json {json.dumps(schema)}')
+    JsonSchema.of("json_schema", {"const": f"say {value}"})
+    JsonSchema.of("json_schema", {"const": -9 * 10**18 + 1})
+
+
+@pytest.mark.parametrize("required", [5, True, "a", [{}], {"a": 1}])
+def test_required_is_a_list_of_names(required: object) -> None:
+    with pytest.raises(UsageError, match="a list of names"):
+        JsonSchema.of("json_schema", {"type": "object", "properties": {"a": True}, "required": required})
