@@ -130,7 +130,7 @@ function statsOf(node) {
   const speed = speedOf(node.stats);
   const parts = [t("statsTokens", { count: output })];
   if (speed) parts.push(t("statsSpeed", { speed: formatNumber(speed, speed < 10 ? 1 : 0) }));
-  parts.push(t("statsFirst", { seconds: formatNumber(firstMs / 1000, 1) }));
+  parts.push(t("statsFirst", { seconds: formatNumber(firstMs / 1000, firstMs < 1000 ? 2 : 1) }));
   parts.push(...drawnOf(node));
   if (cached) parts.push(t("statsCached", { cached, prompt }));
   return parts.join(" · ");
