@@ -29,7 +29,7 @@ from puna.install import pip
 from puna.processors import PROCESSORS
 from puna.request import SamplingParams
 from puna.sampling import Sampler, TokenSampler, require_finite
-from puna.schemas import JsonSchema, require_small_numbers, without_surprises
+from puna.schemas import JsonSchema, multiples_in, require_few_remainders, require_small_numbers, without_surprises
 from puna.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def _grammar(given: str) -> str:
 
     if "%json" in given:
         require_small_numbers("grammar", given)
+        require_few_remainders("grammar", multiples_in(given))
     lark = gbnf_to_lark(gbnf.respelled(given)) if gbnf.IS_GBNF.search(given) else given
     return LLMatcher.grammar_from_lark(f"{lark}\n{NO_FORCING}")
 

@@ -47,22 +47,25 @@ class ScheduledChunk:
 
 @dataclass(slots=True)
 class TokenBudget:
-    """What a step has left for prompts, after one token and its logits per decoding request."""
+    """What a step has left for prompts and guesses, after one token and its logits per decoding request."""
 
     tokens: int
     logits: int
-    loads: int = 0  # pages that may be loaded
+    loads: int  # pages that may be loaded
+    prompts: int  # how many of the tokens may be a prompt's
 
     def end_of_chunk(self, request: Request) -> int:
         """The end of the next chunk of a prompt."""
         return min(
             request.num_tokens,
-            request.num_computed + self.tokens,
+            request.num_computed + self.prompts,
             max(request.num_computed, request.logits_from) + self.logits,
         )
 
     def spend(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk]:
-        self.tokens -= sum(chunk.last - chunk.first for chunk in chunks)
+        num_tokens = sum(chunk.last - chunk.first for chunk in chunks)
+        self.tokens -= num_tokens
+        self.prompts -= num_tokens
         self.logits -= sum(chunk.num_logits for chunk in chunks)
         return chunks
 
@@ -182,21 +185,22 @@ class Scheduler:
         self._num_steps += 1
         self._admit_before_prompts()
         decodes = list(map(_is_decoding, self.running))
-        loads = 0 if self._source is None else self._source.loads_per_step
-        budget = TokenBudget(self._tokens_beside(sum(decodes)), self._max_logits - sum(decodes), loads)
+        budget = self._budget_beside(sum(decodes))
         chunks: list[ScheduledChunk] = []
         for request, is_decoding in zip(self._still_running(), decodes):
             if is_decoding:
                 chunks += self._continue(request, request.num_tokens)
             else:
                 chunks += self._prefill(request, budget)
-        while budget.tokens > 0 and (admitted := self._admit()):
+        while budget.prompts > 0 and (admitted := self._admit()):
             chunks += self._prefill(admitted, budget)
         return [self._with_drafts(chunk, budget) if chunk.request.draft_ids else chunk for chunk in chunks]
 
-    def _tokens_beside(self, num_decodes: int) -> int:
-        """What a step has for prompts. Whoever reads an answer waits for it: so at most half a step beside generated tokens."""
-        return min(self._max_tokens - num_decodes, self._max_tokens // 2) if num_decodes else self._max_tokens
+    def _budget_beside(self, num_decodes: int) -> TokenBudget:
+        """What a step has beside generated tokens: for prompts half a step at most, as somebody waits for the next of those."""
+        loads = 0 if self._source is None else self._source.loads_per_step
+        tokens, prompts = self._max_tokens - num_decodes, self._max_tokens // 2 if num_decodes else self._max_tokens
+        return TokenBudget(tokens, self._max_logits - num_decodes, loads, min(tokens, prompts))
 
     def advance(self, chunks: list[ScheduledChunk]) -> None:
         """Count the chunks' tokens as computed once the device was given them: later steps find their K and V in the pages."""

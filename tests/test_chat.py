@@ -242,8 +242,8 @@ def test_llama_2_refuses_its_own_tags_in_a_message(tag: str) -> None:
 def test_where_no_built_in_fits_nothing_is_guessed() -> None:
     with pytest.raises(TemplateError, match="no chat template") as caught:
         encode_chat(chat("a"), build_tokenizer(small_spm()))
-    for way_out in (*BUILT_IN, "--raw", "--template"):
-        assert way_out in caught.value.hint
+    assert all(way_out in caught.value.hint for way_out in (*BUILT_IN, "chat_template", "generate()"))
+    assert all(way_out in str(caught.value.typed) for way_out in (*BUILT_IN, "--raw", "--template")), "on a command line"
 
 
 def test_a_template_may_refuse(bpe: Tokenizer) -> None:

@@ -12,7 +12,16 @@ import pydantic
 import pytest
 
 from puna.errors import UsageError
-from puna.schemas import MAX_BYTES, SUPPORTED, UNSUPPORTED, JsonSchema, require_small_numbers, without_surprises
+from puna.schemas import (
+    MAX_BYTES,
+    SUPPORTED,
+    UNSUPPORTED,
+    JsonSchema,
+    multiples_in,
+    require_few_remainders,
+    require_small_numbers,
+    without_surprises,
+)
 from tests.schema_cases import random_schema
 
 
@@ -188,3 +197,23 @@ def test_a_number_that_would_end_the_process_is_refused(form: dict[str, Any], va
 def test_required_is_a_list_of_names(required: object) -> None:
     with pytest.raises(UsageError, match="a list of names"):
         JsonSchema.of("json_schema", {"type": "object", "properties": {"a": True}, "required": required})
+
+
+def numbers(*multiples: float) -> dict[str, Any]:
+    return {"allOf": [{"type": "number", "multipleOf": multiple} for multiple in multiples]}
+
+
+@pytest.mark.parametrize(
+    "multiples", [(2**31,), (999_983,), (0.1234567,), (2.0**40,), (997, 991, 0), (7e5, 8e6, 97e5), (0.7, 11, 13, 17, 19)]
+)
+def test_multiples_of_too_many_remainders_are_refused(multiples: tuple[float, ...]) -> None:
+    """The engine would count them for minutes, and fill the memory."""
+    with pytest.raises(UsageError, match="'multipleOf'"):
+        JsonSchema.of("json_schema", numbers(*multiples))
+    with pytest.raises(UsageError, match="'multipleOf'"):
+        require_few_remainders("grammar", multiples_in("start: %json " + json.dumps(numbers(*multiples)).replace("O", r"\u004f")))
+
+
+@pytest.mark.parametrize("multiples", [(5,), (0.01,), (1_000_000,), (65536,), (1e-6,), (0.25, 0.1, 12), (1,), (0,)])
+def test_other_multiples_are_taken(multiples: tuple[float, ...]) -> None:
+    JsonSchema.of("json_schema", numbers(*multiples))
