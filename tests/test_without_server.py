@@ -27,7 +27,7 @@ ROWS = {
     "tests/test_architecture.py": r'    "(server|clients)/',
     "tests/cli/test_foreign.py": r'        \("serve ',
 }
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+PYTEST = ("-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider")  # -rfE: the end of its output names what failed
 # Packages that only the server needs; pydantic is also for `schema=...`.
 SERVERS_OWN = ("starlette", "uvicorn", "prometheus_client")
 IMPORT_ALL = f"""
