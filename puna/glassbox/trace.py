@@ -155,11 +155,13 @@ class Draw:
         uniform: the number, in 0..1; it depends on the seed and the step only
         low: where the chosen token's part begins
         high: where it ends
+        starts: where the parts of the last stage's `top` begin, in the order of `top`
     """
 
     uniform: float
     low: float
     high: float
+    starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
