@@ -255,8 +255,8 @@ class TracedPosition:
 
 @dataclass(frozen=True, slots=True)
 class TracedLayers:
-    """Layer by layer, some positions of a run. A run shows no hidden states, so the text passed through the model once more, by the
-    definition of the forward pass (`puna/backends/reference.py`): float32, with the weights as the model's file has them. The
+    """Layer by layer, some positions of a run. A run shows no hidden states: the text passed through the model once more, by the
+    definition of the forward pass (`puna/backends/reference.py`), float32, with the weights as the model's file has them. The
     backend of the run rounds otherwise: `distance` says how far apart the two are.
 
     Fields:
@@ -300,6 +300,8 @@ class Trace:
         why: why it ended, in words
         first_token_s: time from the request to its first token
         total_s: time from the request to its end
+        weights_bytes: the weights that computing one token reads. Decoding waits for memory, so their size beside that of the K
+            and V (`TracedStep.kv_bytes`) tells the matrices' share of a step's time from attention's; neither was timed apart
         layers: layer by layer, the chosen positions; null if none were
     """
 
@@ -320,6 +322,7 @@ class Trace:
     why: str
     first_token_s: float
     total_s: float
+    weights_bytes: int
     layers: TracedLayers | None = None
 
     def as_json(self) -> dict[str, Any]:
