@@ -16,7 +16,7 @@ def test_alone_it_lists_the_topics(puna: Puna) -> None:
 
 def test_an_unknown_topic_gets_the_nearest_names(puna: Puna) -> None:
     done = puna("explain", "atention")
-    assert (done.code, done.err) == (2, "puna: there is no topic 'atention'\nDid you mean attention?\n")
+    assert (done.code, done.err) == (2, "puna: there is no topic 'atention'\nDid you mean attention or quantisation?\n")
     assert puna("explain", "xyzzy").err.endswith(f"The topics are {', '.join(TOPICS)}.\n")
 
 
