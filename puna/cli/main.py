@@ -49,7 +49,7 @@ COMMANDS = {
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
 # Commands that share a line of `puna --help`, which must fit a screen of 24 lines -> that line.
-TOGETHER = {("models", "rm"): "List the models that are here, and the best; or remove one."}
+TOGETHER: dict[tuple[str, ...], str] = {("models", "rm"): "List the models that are here, and the best; or remove one."}
 QUESTION = "run"  # the command for a question that is given instead of a command
 CONVERSATION = "chat"
 
