@@ -40,7 +40,7 @@ from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.opening import NO_OPENING, Opening
-from puna.plan import Plan, kv_bytes
+from puna.plan import Plan, kv_bytes, offloaded_bytes, read_by_type
 from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
@@ -382,7 +382,8 @@ class LLM:
     def traced_model(self) -> TracedModel:
         """What a trace says of this model."""
         per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
-        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token)
+        read = sum(read_by_type(self.model, self.plan).values()) + offloaded_bytes(self.plan)
+        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token, read)
 
     @overload
     def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...

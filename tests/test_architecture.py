@@ -44,6 +44,7 @@ ROWS = [
     ["llm"],
     ["async_llm", "perplexity"],
     ["machine", "compat"],
+    ["explain"],
     ["server"],
     ["cli"],
 ]

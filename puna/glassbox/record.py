@@ -38,6 +38,7 @@ class TracedModel:
     tokenizer: Tokenizer | None
     max_context: int
     kv_bytes_per_token: int
+    weights_bytes: int  # that computing one token reads
 
     def token(self, token_id: int) -> TracedToken:
         tokenizer = self.tokenizer
@@ -94,6 +95,7 @@ def record(
         why=why_it_ended(completion, params, model),
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
+        weights_bytes=model.weights_bytes,
     )
 
 

@@ -80,7 +80,7 @@ class StepRecorder:
             rank=rank(logits, token_id),
             is_given=self._is_filtered and not self._is_drawn,
             stages=tuple(self._stages(token_id)) if self._top else (),
-            draw=None if self._draw is None else place_of(*self._draw),
+            draw=None if self._draw is None else place_of(*self._draw, self._top),
             computed=tuple(self._computed),
             kv_bytes=self._num_known * self._kv_bytes,
             model_s=self._begun_at - self._resumed_at,
@@ -171,14 +171,16 @@ def entropy_bits(logits: Row) -> float:
     return abs(float((shares * np.log2(shares)).sum()))
 
 
-def place_of(kept: Candidates, uniform: float, index: int) -> Draw:
-    """The part of 0..1 that the candidate at `index` has.
+def place_of(kept: Candidates, uniform: float, index: int, top: int = 0) -> Draw:
+    """The part of 0..1 that the candidate at `index` has, and where the parts of the `top` likeliest begin.
 
-    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1)
-    Draw(uniform=0.3, low=0.25, high=0.75)
+    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1, 2)
+    Draw(uniform=0.3, low=0.25, high=0.75, starts=(0.25, 0.0))
     """
     ends = masses_of(kept.logits).cumsum(dtype=np.float64)
-    return Draw(uniform, float(ends[index - 1] / ends[-1]) if index else 0.0, float(ends[index] / ends[-1]))
+    starts = np.concatenate([[0.0], ends[:-1]]) / ends[-1]
+    likeliest = [place for place, _ in token_logprob(kept.logits, index, top).top if kept.logits[place] > REMOVED]
+    return Draw(uniform, float(starts[index]), float(ends[index] / ends[-1]), tuple(float(starts[place]) for place in likeliest))
 
 
 def _size(stage: Stage) -> int:
