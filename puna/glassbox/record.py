@@ -76,7 +76,21 @@ def record(
     finally:
         handle.close()
     completion = Completion.of(handle)
-    steps = tuple(_steps(recorder, completion, model))
+    steps, filters = steps_of(recorder, completion, model), used_filters(params, has_processors=bool(processors))
+    return trace_of(completion, steps, model, params, () if sampler else filters, given=given, tokenizer_s=tokenizer_s)
+
+
+def trace_of(
+    completion: Completion,
+    steps: Sequence[TracedStep],
+    model: TracedModel,
+    params: SamplingParams,
+    filters: Sequence[UsedFilter],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a run that has ended, with the steps that are known of it."""
     return Trace(
         format=FORMAT,
         engine=__version__,
@@ -84,9 +98,9 @@ def record(
         backend=model.backend,
         settings=settings_of(params),
         seed=completion.seed,
-        filters=tuple(used_filters(params, has_processors=bool(processors))) if sampler is None else (),
+        filters=tuple(filters),
         prompt=_prompt(model, completion, params, given, tokenizer_s),
-        steps=steps,
+        steps=tuple(steps),
         num_left_out=len(completion.token_ids) - len(steps),
         token_ids=completion.token_ids,
         text=completion.text,
@@ -99,11 +113,11 @@ def record(
     )
 
 
-def _steps(recorder: StepRecorder, completion: Completion, model: TracedModel) -> list[TracedStep]:
+def steps_of(recorder: StepRecorder, completion: Completion, model: TracedModel) -> tuple[TracedStep, ...]:
     """The steps up to the last recorded one. A token that nobody sampled is one that a form leaves no choice of."""
     end = len(completion.token_ids) if recorder.has_room else max(recorder.steps, default=-1) + 1
     own = enumerate(completion.token_ids[:end])
-    return [recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own]
+    return tuple(recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own)
 
 
 def _prompt(
