@@ -17,6 +17,7 @@ from puna.filters import FILTERS, needed_filters
 from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
 from puna.runner import Runner
@@ -58,6 +59,7 @@ def record(
     params: SamplingParams,
     sampler: TokenSampler | None,
     processors: Sequence[LogitsProcessor],
+    opening: Opening = NO_OPENING,
     *,
     given: str | None,
     tokenizer_s: float,
@@ -72,7 +74,7 @@ def record(
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
     token = cache(model.token)
     recorder = StepRecorder(token, model.kv_bytes_per_token, top, max_candidates)
-    handle = runner.submit(prompt_ids, params, sampler, processors, watcher=recorder)
+    handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass

@@ -169,7 +169,7 @@ def test_what_cannot_be_looked_at_is_refused_before_the_run(llm: LLM, settings: 
 def test_a_trace_with_layers_is_bounded_and_says_so(llm: LLM) -> None:
     (job,) = llm.jobs(PROMPT, SamplingParams(**SETTINGS), {})
     looking = LayerLook(llm._opened(), "answer", max_numbers=1200)
-    found = look(record(llm.runner, llm._traced_model(), *job, given=PROMPT, tokenizer_s=0.0, top=10, look=looking))
+    found = look(record(llm.runner, llm.traced_model, *job, given=PROMPT, tokenizer_s=0.0, top=10, look=looking))
     numbers = sum(sum(map(len, layer.attention or ())) + 5 * 11 for one in found.positions for layer in one.layers)
     assert 0 < len(found.positions) < 12 == len(found.positions) + found.num_left_out and numbers <= 1200
 
