@@ -14,8 +14,9 @@ from puna.completion import Completion
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
+from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
-from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedLayers, TracedPrompt, TracedStep, TracedToken, UsedFilter
 from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
@@ -64,11 +65,15 @@ def record(
     tokenizer_s: float,
     top: int,
     max_candidates: int = MAX_CANDIDATES,
+    look: LayerLook | None = None,
 ) -> Trace:
     """Run a prompt to its end. `top`: the candidates that each stage shows; `tokenizer_s`: what encoding the prompt took."""
+    if look is not None:
+        look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    recorder = StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
+    token = cache(model.token)
+    recorder = StepRecorder(token, model.kv_bytes_per_token, top, max_candidates)
     handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
@@ -77,7 +82,9 @@ def record(
         handle.close()
     completion = Completion.of(handle)
     steps, filters = steps_of(recorder, completion, model), used_filters(params, has_processors=bool(processors))
-    return trace_of(completion, steps, model, params, () if sampler else filters, given=given, tokenizer_s=tokenizer_s)
+    layers = None if look is None else look.of(completion, steps, token, top)
+    own = () if sampler else filters
+    return trace_of(completion, steps, model, params, own, given=given, tokenizer_s=tokenizer_s, layers=layers)
 
 
 def trace_of(
@@ -89,6 +96,7 @@ def trace_of(
     *,
     given: str | None,
     tokenizer_s: float,
+    layers: TracedLayers | None = None,
 ) -> Trace:
     """The trace of a run that has ended, with the steps that are known of it."""
     return Trace(
@@ -110,6 +118,7 @@ def trace_of(
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
         weights_bytes=model.weights_bytes,
+        layers=layers,
     )
 
 
