@@ -17,7 +17,7 @@ from puna import checks
 from puna.admission import Admission
 from puna.completion import Completion
 from puna.errors import PunaError, UsageError
-from puna.glassbox.kept_rows import KeptRow, KeptRows, Place, RowRecorder, nothing
+from puna.glassbox.kept_rows import KeptRow, KeptRows, RowRecorder, StepPlace, nothing
 from puna.glassbox.record import TracedModel, record, steps_of, trace_of, used_filters
 from puna.glassbox.recorder import MAX_CANDIDATES, StepRecorder, size_of
 from puna.glassbox.trace import Trace, TracedStep, TracedToken
@@ -355,7 +355,7 @@ class Explorer:
     def _keep(self, number: int, index: int, row: KeptRow) -> None:
         self._rows.put((number, index), row)
 
-    def _owner(self, branch: Branch, at: int) -> Place:
+    def _owner(self, branch: Branch, at: int) -> StepPlace:
         """The branch that step `at` belongs to, and the step."""
         return next(one.number for one in self.lineage(branch.number) if at >= one.at), at
 
@@ -380,7 +380,7 @@ class Explorer:
         has_other_form = any(getattr(params, name) != getattr(branch.params, name) for name in (*CONSTRAINTS, "lora_name"))
         return has_other_form or self.has_state(params)
 
-    def _run_to(self, branch: Branch, at: int, params: SamplingParams, place: Place, keeps: bool = True) -> TracedStep:
+    def _run_to(self, branch: Branch, at: int, params: SamplingParams, place: StepPlace, keeps: bool = True) -> TracedStep:
         """Step `at` of a run to which the tokens before it are given."""
         recorder = self._recorder(place[0], at, MAX_CANDIDATES, keeps)
         opening = Opening(branch.token_ids[:at], at)

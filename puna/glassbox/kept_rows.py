@@ -13,7 +13,7 @@ from puna.history import History, Row
 from puna.sampling import GIVEN, Candidates
 
 MAX_ROW_BYTES = 64 << 20  # of all rows: some 330 steps of a vocabulary of 49,152 tokens, 110 of one of 152,000
-Place = tuple[int, int]  # a branch, and a step that belongs to it
+StepPlace = tuple[int, int]  # a branch, and a step that belongs to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ class KeptRows:
 
     def __init__(self, max_bytes: int = MAX_ROW_BYTES) -> None:
         self._max_bytes, self._num_bytes = max_bytes, 0
-        self._rows: OrderedDict[Place, KeptRow] = OrderedDict()
+        self._rows: OrderedDict[StepPlace, KeptRow] = OrderedDict()
 
-    def put(self, place: Place, row: KeptRow) -> None:
+    def put(self, place: StepPlace, row: KeptRow) -> None:
         self._drop(place)
         self._rows[place] = row
         self._num_bytes += row.num_bytes
         while self._num_bytes > self._max_bytes and len(self._rows) > 1:
             self._drop(next(iter(self._rows)))
 
-    def get(self, place: Place) -> KeptRow | None:
+    def get(self, place: StepPlace) -> KeptRow | None:
         if place in self._rows:
             self._rows.move_to_end(place)
         return self._rows.get(place)
 
-    def __contains__(self, place: Place) -> bool:
+    def __contains__(self, place: StepPlace) -> bool:
         return place in self._rows
 
-    def _drop(self, place: Place) -> None:
+    def _drop(self, place: StepPlace) -> None:
         if (row := self._rows.pop(place, None)) is not None:
             self._num_bytes -= row.num_bytes
 
