@@ -14,6 +14,7 @@ from puna.completion import Completion
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
+from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
 from puna.opening import NO_OPENING, Opening
@@ -64,8 +65,11 @@ def record(
     tokenizer_s: float,
     top: int,
     max_candidates: int = MAX_CANDIDATES,
+    look: LayerLook | None = None,
 ) -> Trace:
     """Run a prompt to its end. `top`: the candidates that each stage shows; `tokenizer_s`: what encoding the prompt took."""
+    if look is not None:
+        look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
     recorder = step_recorder(model, top, max_candidates)
@@ -76,7 +80,10 @@ def record(
     finally:
         handle.close()
     used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
-    return trace_of(Completion.of(handle), params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
+    completion = Completion.of(handle)
+    trace = trace_of(completion, params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
+    layers = None if look is None else look.of(completion, trace.steps, cache(model.token), top)
+    return dataclasses.replace(trace, layers=layers)
 
 
 def step_recorder(model: TracedModel, top: int, max_candidates: int = MAX_CANDIDATES) -> StepRecorder:
