@@ -18,7 +18,7 @@ from puna.admission import Admission
 from puna.completion import Completion
 from puna.errors import PunaError, UsageError
 from puna.glassbox.kept_rows import KeptRow, KeptRows, RowRecorder, StepPlace, nothing
-from puna.glassbox.record import TracedModel, record, steps_of, trace_of, used_filters
+from puna.glassbox.record import TracedModel, record, steps_of, trace_with, used_filters
 from puna.glassbox.recorder import MAX_CANDIDATES, StepRecorder, size_of
 from puna.glassbox.trace import Trace, TracedStep, TracedToken
 from puna.history import History
@@ -217,9 +217,9 @@ class Explorer:
         changed = {dataclasses.replace(one.params, max_tokens=None) for one in self.lineage(number)}
         if len(changed) > 1 or len(branch.steps) < len(branch.token_ids):
             return self._traced_again(branch)
-        params, filters = branch.params, used_filters(branch.params, has_processors=bool(self._processors))
-        return trace_of(
-            branch.completion, branch.steps, self._model, params, filters, given=self._given, tokenizer_s=self._tokenizer_s
+        filters = tuple(used_filters(branch.params, has_processors=bool(self._processors)))
+        return trace_with(
+            branch.steps, branch.completion, branch.params, self._model, filters, given=self._given, tokenizer_s=self._tokenizer_s
         )
 
     def _traced_again(self, branch: Branch) -> Trace:

@@ -16,7 +16,7 @@ from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
 from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
-from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedLayers, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
 from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
@@ -72,33 +72,51 @@ def record(
         look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    token = cache(model.token)
-    recorder = StepRecorder(token, model.kv_bytes_per_token, top, max_candidates)
+    recorder = step_recorder(model, top, max_candidates)
     handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass
     finally:
         handle.close()
+    used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
     completion = Completion.of(handle)
-    steps, filters = steps_of(recorder, completion, model), used_filters(params, has_processors=bool(processors))
-    layers = None if look is None else look.of(completion, steps, token, top)
-    own = () if sampler else filters
-    return trace_of(completion, steps, model, params, own, given=given, tokenizer_s=tokenizer_s, layers=layers)
+    trace = trace_of(completion, params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
+    layers = None if look is None else look.of(completion, trace.steps, cache(model.token), top)
+    return dataclasses.replace(trace, layers=layers)
+
+
+def step_recorder(model: TracedModel, top: int, max_candidates: int = MAX_CANDIDATES) -> StepRecorder:
+    """The watcher of a request whose trace `trace_of` makes."""
+    return StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
 
 
 def trace_of(
     completion: Completion,
-    steps: Sequence[TracedStep],
-    model: TracedModel,
     params: SamplingParams,
-    filters: Sequence[UsedFilter],
+    recorder: StepRecorder,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
     *,
     given: str | None,
     tokenizer_s: float,
-    layers: TracedLayers | None = None,
 ) -> Trace:
-    """The trace of a run that has ended, with the steps that are known of it."""
+    """The trace of a finished request that `recorder` has watched."""
+    steps = steps_of(recorder, completion, model)
+    return trace_with(steps, completion, params, model, filters, given=given, tokenizer_s=tokenizer_s)
+
+
+def trace_with(
+    steps: tuple[TracedStep, ...],
+    completion: Completion,
+    params: SamplingParams,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request, with the steps that are known of it."""
     return Trace(
         format=FORMAT,
         engine=__version__,
@@ -106,9 +124,9 @@ def trace_of(
         backend=model.backend,
         settings=settings_of(params),
         seed=completion.seed,
-        filters=tuple(filters),
+        filters=filters,
         prompt=_prompt(model, completion, params, given, tokenizer_s),
-        steps=tuple(steps),
+        steps=steps,
         num_left_out=len(completion.token_ids) - len(steps),
         token_ids=completion.token_ids,
         text=completion.text,
@@ -118,7 +136,6 @@ def trace_of(
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
         weights_bytes=model.weights_bytes,
-        layers=layers,
     )
 
 
