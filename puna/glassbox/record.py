@@ -16,6 +16,7 @@ from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
 from puna.runner import Runner
@@ -57,6 +58,7 @@ def record(
     params: SamplingParams,
     sampler: TokenSampler | None,
     processors: Sequence[LogitsProcessor],
+    opening: Opening = NO_OPENING,
     *,
     given: str | None,
     tokenizer_s: float,
@@ -67,7 +69,7 @@ def record(
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
     recorder = StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
-    handle = runner.submit(prompt_ids, params, sampler, processors, watcher=recorder)
+    handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass

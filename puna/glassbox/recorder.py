@@ -24,7 +24,7 @@ MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
 
 
 class StepRecorder:
-    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows.
+    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows; 0: no stages.
 
     After `max_candidates` candidates it records no further step, and the run goes on.
     """
@@ -51,22 +51,23 @@ class StepRecorder:
 
     def begin(self, logits: Row, history: History) -> None:
         self._begun_at, self._index = time.perf_counter(), history.num_generated
-        self._heard = [(MODEL, Candidates(logits))]
+        self._heard, self._is_filtered, self._is_drawn = [(MODEL, Candidates(logits))], False, False
 
     def filtered(self, name: str, kept: Candidates) -> None:
+        self._is_filtered = True
         if name != GIVEN:
             self._heard.append((name, kept))
         elif kept.logits is not self._heard[0][1].logits:
             self._heard.append((CONSTRAINT, kept))
 
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
-        self._draw = None if uniform is None else (kept, uniform, index)
+        self._draw, self._is_drawn = None if uniform is None else (kept, uniform, index), True
 
     def end(self, token_id: int) -> None:
         sampled_at = time.perf_counter()
         if self.has_room:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
-            self._num_left -= sum(map(_size, step.stages))
+            self._num_left -= 1 + sum(map(_size, step.stages))
         self._computed, self._heard, self._draw = [], [], None
         self._resumed_at = time.perf_counter()
 
@@ -77,7 +78,8 @@ class StepRecorder:
             token=self._token(token_id),
             logprob=token_logprob(logits, token_id, 0).logprob,
             rank=rank(logits, token_id),
-            stages=tuple(self._stages(token_id)),
+            is_given=self._is_filtered and not self._is_drawn,
+            stages=tuple(self._stages(token_id)) if self._top else (),
             draw=None if self._draw is None else place_of(*self._draw, self._top),
             computed=tuple(self._computed),
             kv_bytes=self._num_known * self._kv_bytes,

@@ -188,7 +188,8 @@ class TracedStep:
         token: the token that was taken
         logprob: the logarithm of its probability under the model's logits, before any filter; null if nothing was sampled
         rank: its place among the model's logits, 1 for the most likely; null if nothing was sampled
-        stages: the model's candidates, then what each filter left; empty if another sampler, or a form, chose the token
+        is_given: whether it was given, as a part of the answer's opening, and the filters and the draw would have taken another
+        stages: the model's candidates, then what each filter left; empty if nothing was sampled, or none are asked for
         draw: the number that was drawn; null if the most likely candidate was taken
         computed: what passed through the model since the token before
         kv_bytes: memory of the K and V of all tokens before it
@@ -200,6 +201,7 @@ class TracedStep:
     token: TracedToken
     logprob: float | None = None
     rank: int | None = None
+    is_given: bool = False
     stages: tuple[Stage, ...] = ()
     draw: Draw | None = None
     computed: tuple[ComputedTokens, ...] = ()
