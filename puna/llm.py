@@ -32,7 +32,7 @@ from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record
+from puna.glassbox.record import TracedModel, record, text_of
 from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
@@ -375,7 +375,7 @@ class LLM:
             raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
         count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
-        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        seconds, text = time.perf_counter() - started, text_of(given)
         return record(self.runner, self.traced_model, *traced_from(job, first), given=text, tokenizer_s=seconds, top=count)
 
     @property

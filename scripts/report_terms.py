@@ -16,9 +16,10 @@ WORDS = (
     *("token", "vocabulary", "tokenizer", "control token", "prompt", "chat template", "finish reason", "context"),
     *("layer", "attention", "KV", "logits", "logit lens", "weights"),
     *("prefill", "decode", "batch", "padding", "prefix cache", "speculation", "backend"),
-    *("sampling", "probability", "candidate", "filter", "draw", "surprise", "entropy", "rank of a token", "logprob", "seed", "greedy"),
-    *("temperature", "top-k", "top-p", "min-p", "typical-p", "top-n-sigma", "XTC", "dynamic temperature", "mirostat", "adaptive-p"),
-    *("DRY", "banned string", "bad words", "repetition penalty", "logit bias", "logits processor", "constraint"),
+    *("sampling", "probability", "candidate", "filter", "draw", "surprise", "entropy", "rank of a token", "logprob", "seed"),
+    *("greedy", "temperature", "top-k", "top-p", "min-p", "typical-p", "top-n-sigma", "XTC", "dynamic temperature"),
+    *("mirostat", "adaptive-p", "DRY", "banned string", "bad words", "repetition penalty", "logit bias"),
+    *("logits processor", "constraint"),
 )
 HEADER = "// Written by scripts/report_terms.py from docs/glossary.md, which owns these words.\n\n"
 ENTRY = re.compile(r"^- (.*?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)

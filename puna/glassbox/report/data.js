@@ -32,12 +32,13 @@ class Table {
   }
 }
 
-function stepOf([id, logprob, rank, stages, draw, computed, kv_bytes, model_s, sampling_s], index, table) {
+function stepOf([id, logprob, rank, given, stages, draw, computed, kv_bytes, model_s, sampling_s], index, table) {
   return {
     index,
     token: table.token(id),
     logprob,
     rank,
+    is_given: given === 1,
     stages: stages.map((row, place) => stageOf(row, stages[place - 1], table)),
     draw: draw && { uniform: draw[0], low: draw[1], high: draw[2], starts: draw[3] },
     computed: computed.map(([first, last, num_drafts]) => ({ first, last, num_drafts })),

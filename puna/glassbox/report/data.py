@@ -1,6 +1,6 @@
 """A trace as small JSON, for the page: each token's text stands once, and numbers have the digits that the page shows.
 
-`unpacked` of data.js makes of it what `Trace.as_json` gives, but for the digits left out. A candidate is its id and its logarithm;
+`unpacked` of data.js makes `Trace.as_json` of it, but for the digits left out. A candidate is its id and its logarithm;
 its logit is that and the stage's `total`, the logarithm of the sum over all candidates.
 """
 
@@ -31,7 +31,7 @@ DIGITS = 6  # of a logarithm, a share or a time
 TOTAL_DIGITS = 8  # of a stage's total, which is some tens
 WEIGHT_SCALE = 65535  # attention is kept in 16 bits
 
-Packed = list[Any]  # a row; its cells stand where its function says
+Cells = list[Any]  # a row; its cells stand where its function says
 
 
 def packed(trace: Trace) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class _Texts:
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
-        self.spelled: dict[int, Packed] = {}
+        self.spelled: dict[int, Cells] = {}
 
     def token(self, token: TracedToken) -> int:
         self.texts[token.id] = token.text
@@ -69,12 +69,13 @@ def _prompt(prompt: TracedPrompt, texts: _Texts) -> dict[str, Any]:
     return whole | {"tokens": [texts.token(token) for token in prompt.tokens], "padded": dataclasses.asdict(prompt.padded)}
 
 
-def _step(step: TracedStep, texts: _Texts) -> Packed:
-    """Token, logprob, rank, stages, draw, computed, kv_bytes, model_s, sampling_s; the index is the row's own."""
+def _step(step: TracedStep, texts: _Texts) -> Cells:
+    """Token, logprob, rank, is_given, stages, draw, computed, kv_bytes, model_s, sampling_s; the index is the row's own."""
     return [
         texts.token(step.token),
         short(step.logprob),
         step.rank,
+        int(step.is_given),
         [_stage(stage, texts) for stage in step.stages],
         None if step.draw is None else _draw(step.draw),
         [[one.first, one.last, one.num_drafts] for one in step.computed],
@@ -84,7 +85,7 @@ def _step(step: TracedStep, texts: _Texts) -> Packed:
     ]
 
 
-def _stage(stage: Stage, texts: _Texts) -> Packed:
+def _stage(stage: Stage, texts: _Texts) -> Cells:
     """Name, num_candidates, entropy_bits, total, ids, logprobs, the chosen token's [id, logprob], cut."""
     total = stage.top[0].logit - stage.top[0].logprob
     chosen = None if stage.chosen is None else _row(stage.chosen, texts)
@@ -93,21 +94,21 @@ def _stage(stage: Stage, texts: _Texts) -> Packed:
     return [stage.name, stage.num_candidates, entropy, short(total, TOTAL_DIGITS), *_columns(stage.top, texts), chosen, cut]
 
 
-def _cut(cut: Removal, texts: _Texts) -> Packed:
+def _cut(cut: Removal, texts: _Texts) -> Cells:
     """num_removed, probability, last_kept, first_removed; the logarithms are those of the stage before."""
     return [cut.num_removed, short(cut.probability), _row(cut.last_kept, texts), _row(cut.first_removed, texts)]
 
 
-def _draw(draw: Draw) -> Packed:
+def _draw(draw: Draw) -> Cells:
     """uniform, low, high, starts"""
     return [draw.uniform, short(draw.low), short(draw.high), [short(start) for start in draw.starts]]
 
 
-def _row(candidate: Candidate, texts: _Texts) -> Packed:
+def _row(candidate: Candidate, texts: _Texts) -> Cells:
     return [texts.candidate(candidate), short(candidate.logprob)]
 
 
-def _columns(candidates: Iterable[Candidate], texts: _Texts) -> tuple[Packed, Packed]:
+def _columns(candidates: Iterable[Candidate], texts: _Texts) -> tuple[Cells, Cells]:
     """Ids, and logarithms."""
     rows = [_row(one, texts) for one in candidates]
     return [token_id for token_id, _ in rows], [logprob for _, logprob in rows]
@@ -121,15 +122,15 @@ def _layers(layers: TracedLayers, texts: _Texts) -> dict[str, Any]:
     return whole | {"positions": [_position(one, texts) for one in layers.positions]}
 
 
-def _position(position: TracedPosition, texts: _Texts) -> Packed:
+def _position(position: TracedPosition, texts: _Texts) -> Cells:
     """Position, step, token, taken, distance, layers."""
     token, taken = texts.token(position.token), texts.token(position.taken)
     rows = [_layer(layer, texts) for layer in position.layers]
     return [position.position, position.step, token, taken, short(position.distance), rows]
 
 
-def _layer(layer: TracedLayer, texts: _Texts) -> Packed:
-    """entropy_bits, total, ids, logprobs, the taken token's logprob, rank, first, num_heads, attention; the layer is the row's own.
+def _layer(layer: TracedLayer, texts: _Texts) -> Cells:
+    """entropy_bits, total, ids, logprobs, the taken token's logprob, rank, first, num_heads, attention; its place is the layer.
 
     attention: (heads, positions) of 16 bits, little-endian, in base64.
     """

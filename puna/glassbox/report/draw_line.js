@@ -42,6 +42,7 @@ export function windowOf(draw) {
 export function drawView(step) {
   const [stage, draw] = [step.stages.at(-1), step.draw];
   if (!stage) return null;
+  if (!draw && step.is_given) return null;
   if (!draw) return card(t("greedyTitle"), t("greedyCaption"), []);
   const parts = partsOf(stage, draw);
   const number = draw.uniform.toFixed(6);

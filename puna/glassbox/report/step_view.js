@@ -15,15 +15,18 @@ export function storyOf(step) {
   const sentences = [choiceOf(step)];
   const left = step.stages.at(-1)?.num_candidates ?? 0;
   if (step.stages.length > 1) sentences.push(t("filtersLeft", { count: left === 1 ? t("oneCandidate") : t("candidates", { count: count(left) }) }));
-  if (step.draw) sentences.push(t("drawnLong", { number: step.draw.uniform.toFixed(4), token: nameOf(step.token) }));
+  if (step.is_given) sentences.push(t("wasGiven"));
+  else if (step.draw) sentences.push(t("drawnLong", { number: step.draw.uniform.toFixed(4), token: nameOf(step.token) }));
   else if (step.stages.length) sentences.push(t("greedyTook"));
   return sentences.join(" ");
 }
 
 function choiceOf(step) {
   const [likeliest] = step.stages[0]?.top ?? [];
-  const values = { token: nameOf(step.token), share: percent(Math.exp(step.logprob)), count: count(step.stages[0]?.num_candidates ?? 0) };
-  if (step.rank === 1 || !likeliest) return t("gaveFirst", values);
+  const share = percent(Math.exp(step.logprob));
+  if (!likeliest) return t("gavePlain", { token: nameOf(step.token), share, rank: ordinal(step.rank) });
+  const values = { token: nameOf(step.token), share, count: count(step.stages[0].num_candidates) };
+  if (step.rank === 1) return t("gaveFirst", values);
   return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(likeliest.text), firstShare: percent(likeliest.probability) });
 }
 
@@ -47,7 +50,7 @@ export function stepView(step, filters) {
 // Label, word of the glossary, value; an own definition where the glossary has none.
 const FACTS = [
   ["factProbability", "probability", (step) => step.logprob !== null && percent(Math.exp(step.logprob))],
-  ["factRank", "rank of a token", (step) => step.rank !== null && [count(step.rank), t("factOf", { count: count(step.stages[0]?.num_candidates ?? 0) })]],
+  ["factRank", "rank of a token", (step) => step.rank !== null && [count(step.rank), step.stages.length ? t("factOf", { count: count(step.stages[0].num_candidates) }) : ""]],
   ["factSurprise", "surprise", (step) => step.logprob !== null && bits(surpriseBits(step.logprob))],
   ["factEntropy", "entropy", (step) => step.stages.length > 0 && bits(step.stages[0].entropy_bits)],
   ["factLogprob", "logprob", (step) => step.logprob !== null && step.logprob.toFixed(4)],

@@ -38,8 +38,7 @@ export const ENGLISH = {
   fullBar: "A full bar is {share}.",
   beforeMark: "The thin line in a bar marks the probability before the filter.",
   more: "Show {count} more",
-  forced: "Nothing was sampled here: the form of the answer left only this token.",
-  elsewhere: "Another sampler than puna's took this token.",
+  forced: "Nothing was sampled here: the answer's form, or the opening that was asked for, left only this token.",
 
   // captions of filters
   removedSome: "removes {count}, together {share}. The last to stay is {last} ({lastShare}), the first to go {first} ({firstShare}).",
@@ -56,11 +55,12 @@ export const ENGLISH = {
 
   // what happened, in sentences
   gaveFirst: "The model gave {token} {share}: it was its first choice of {count} tokens.",
+  gavePlain: "The model gave {token} {share}: it was its {rank} choice.",
   gaveOther: "The model gave {token} {share}: its {rank} choice of {count}. The first was {first} with {firstShare}.",
   filtersLeft: "The filters left {count}.",
   drawnLong: "Then chance decided: the number {number} fell on {token}.",
   greedyTook: "No chance was involved: the likeliest token is always taken.",
-  forcedOther: "The filters would not have allowed it; the end of a limit forced it.",
+  wasGiven: "It was not drawn: it was given, as a part of the answer's opening, and the filters and the draw would have taken another.",
 
   // the draw
   drawTitle: "The draw",
@@ -163,7 +163,6 @@ export const ENGLISH = {
   oneCandidate: "1 candidate",
   tokens: "{count} tokens",
   oneToken: "1 token",
-  times: "{count} tokens per second",
 };
 
 let words = ENGLISH;
