@@ -64,7 +64,8 @@ class Doctor:
         probes = [probe for probe in BESIDE_MODELS if not (self._hides and probe in OF_THIS_MACHINE_ALONE)]
         found = examine(Patient(self._host or ThisHost(), self._device), probes)
         findings = [asdict(finding) for finding in found]
-        return without_paths(findings, own_folders()) if self._hides else findings  # type: ignore[no-any-return]
+        hidden: list[dict[str, Any]] = without_paths(findings, own_folders())
+        return hidden if self._hides else findings
 
 
 class WhyFields(Fields):
