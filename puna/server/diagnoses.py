@@ -108,17 +108,17 @@ def doctor_endpoint(service: Service) -> Endpoint:
 
 def why_endpoint(service: Service) -> Endpoint:
     """The answer to the page's `POST /page/why`."""
-    hides, turns = has_other_clients(service.settings), Turns(MAX_WAITING)
+    hides, line = has_other_clients(service.settings), OneAtATime(MAX_WAITING)
 
     async def answer(request: Request) -> ASGIApp:
         fields = WhyFields.read(await service.read_json(request))
-        async with turns.one():
+        async with line.turn():
             return JSONResponse(await asyncio.to_thread(explained, fields.text, hides))
 
     return service.answered(answer, error_body)
 
 
-class Turns:
+class OneAtATime:
     """One after the other; QueueFullError (429) for one who would wait behind `max_waiting` others."""
 
     def __init__(self, max_waiting: int) -> None:
@@ -126,7 +126,7 @@ class Turns:
         self._max_waiting, self._num_waiting = max_waiting, 0
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         if self._num_waiting > self._max_waiting:
             raise QueueFullError.of(self._max_waiting)
         self._num_waiting += 1

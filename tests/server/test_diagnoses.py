@@ -19,7 +19,7 @@ from puna.machine.host import ThisHost
 from puna.machine.probes import PROBES
 from puna.machine.why import why
 from puna.server import diagnoses
-from puna.server.diagnoses import BESIDE_MODELS, MAX_TEXT, MAX_WAITING, OF_THIS_MACHINE_ALONE, Doctor, Turns, explained
+from puna.server.diagnoses import BESIDE_MODELS, MAX_TEXT, MAX_WAITING, OF_THIS_MACHINE_ALONE, Doctor, OneAtATime, explained
 from puna.server.failures import FAILURES
 from puna.server.ids import new_id
 from puna.server.refusals import logged_refusal
@@ -156,10 +156,10 @@ def test_a_clients_own_text_comes_back_as_it_is() -> None:
 
 def test_only_some_may_wait() -> None:
     async def crowd() -> list[BaseException | None]:
-        turns, leave = Turns(MAX_WAITING), asyncio.Event()
+        line, leave = OneAtATime(MAX_WAITING), asyncio.Event()
 
         async def enter() -> None:
-            async with turns.one():
+            async with line.turn():
                 await leave.wait()
 
         tasks = [asyncio.ensure_future(enter()) for _ in range(MAX_WAITING + 3)]
