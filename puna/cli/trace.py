@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from puna.cli.options import (
     OUTPUT,
     PROMPT,
     HeadedCommand,
+    Utf8,
     Whole,
     announce_template,
     engine_options,
@@ -31,10 +33,13 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
+from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
 from puna.errors import UsageError
+from puna.progress import printable
+from puna.units import kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
@@ -60,12 +65,14 @@ if TYPE_CHECKING:
     OUTPUT,
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
+    option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
 )
-def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, **flags: Any) -> None:
+def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: str | None, **flags: Any) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
-    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes.
+    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
+    writes it as one page to step through in a browser.
     """
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -81,10 +88,21 @@ def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, **flags:
             announce_template(llm, report)
     with ending_soon(), llm:
         trace = _trace(llm, prompt, raw, flags["system"], params, top)
+        if html is not None:
+            _write_page(trace, html)
         if as_json:
             print_json(trace.as_json())
-        else:
+        elif html is None:
             print("\n".join(trace_lines(trace, report_width(sys.stdout))))
+
+
+def _write_page(trace: Trace, path: str) -> None:
+    """Write the page, and say so on stderr."""
+    from puna.glassbox.report import trace_page
+
+    text = trace_page(trace)
+    save_text(Path(path).expanduser(), text, overwrite=True)
+    print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
 
 
 def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Trace:

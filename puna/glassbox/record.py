@@ -148,6 +148,17 @@ def _prompt(
     )
 
 
+def text_of(given: object) -> str | None:
+    """A prompt or a conversation as the text that a person typed last.
+
+    >>> text_of("Why?"), text_of([{"role": "user", "content": "Why?"}]), text_of([1, 2])
+    ('Why?', 'Why?', None)
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str) and given and isinstance(given[-1], Mapping):
+        given = given[-1].get("content")
+    return given if isinstance(given, str) else None
+
+
 def padded(prompt_lengths: Sequence[int], max_gen_len: int | None, max_seq_len: int) -> PaddedBatch:
     """How Meta's `generate` lays out prompts (facebookresearch/llama, `llama/generation.py`).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from puna.machine.finding import Finding, Remedy
 from puna.server import diagnoses
 from puna.server.models import ServedModel
 from puna.server.settings import ServerSettings
+from tests.browser import ATTACKS, AXE, CHROMIUM
 from tests.models import random_tensors, tiny_config, write_gguf
 from tests.server.pdfs import document, flate, line, stream, with_streams
 from tests.server.scripted import last_question, scripted_model
@@ -30,7 +30,6 @@ from tests.server.serving import SETTINGS, TEMPLATE, RunningServer, serving
 from tests.server.test_page_documents import PROBLEMS, docx
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (on Debian: sudo apt install chromium)"),
@@ -42,53 +41,8 @@ DONE = "#send:not([hidden])"
 ANSWERS = "#thread .assistant"
 NO_MODEL = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
 LONG = "one " * 400
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / ".venv-browser" / "package" / "axe.min.js"  # `make browser` fetches it
 THINKING = TEMPLATE + "{# <think> </think> #}"
 WIDTHS = (320, 390, 820, 1280)
-
-ATTACKS = [
-    "<script>window.hit=1</script>",
-    "<img src=x onerror=window.hit=1>",
-    "<svg onload=window.hit=1>",
-    "<svg><script>window.hit=1</script></svg>",
-    "<iframe src=javascript:window.hit=1></iframe>",
-    "<iframe srcdoc='<script>parent.hit=1</script>'></iframe>",
-    "<body onload=window.hit=1>",
-    "<details open ontoggle=window.hit=1>x</details>",
-    "<input autofocus onfocus=window.hit=1>",
-    "<video><source onerror=window.hit=1></video>",
-    "<math><mtext><script>window.hit=1</script></mtext></math>",
-    "<style>@import '/page/none.css'</style>",
-    "<link rel=stylesheet href=/page/none.css>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content=0;url=//evil.example>",
-    "<object data=javascript:window.hit=1></object>",
-    "<embed src=javascript:window.hit=1>",
-    "<form action=//evil.example><button>x</button></form>",
-    "<a href=javascript:window.hit=1>x</a>",
-    "[x](javascript:window.hit=1)",
-    "[x](JaVaScRiPt:window.hit=1)",
-    "[x](\tjavascript:window.hit=1)",
-    "[x](data:text/html,<script>window.hit=1</script>)",
-    "[x](vbscript:x)",
-    "[x](//evil.example)",
-    "![x](http://evil.example/x.png)",
-    "![x](x onerror=window.hit=1)",
-    "<javascript:window.hit=1>",
-    "`<script>window.hit=1</script>`",
-    "```html\n<script>window.hit=1</script>\n```",
-    '```"><script>window.hit=1</script>\nx\n```',
-    "| <img src=x onerror=window.hit=1> | b |\n|--|--|\n| <script>window.hit=1</script> | c |",
-    "> <script>window.hit=1</script>",
-    "# <img src=x onerror=window.hit=1>",
-    "1. <script>window.hit=1</script>",
-    "**<img src=x onerror=window.hit=1>**",
-    "$<script>window.hit=1</script>$",
-    "$$\\href{javascript:window.hit=1}{x}$$",
-    '"><script>window.hit=1</script>',
-    "{{constructor.constructor('window.hit=1')()}}",
-]
 
 
 def answer(prompt: str) -> str:
