@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.errors import UsageError
 from puna.progress import printable
 from puna.units import kilobytes
@@ -66,14 +68,18 @@ if TYPE_CHECKING:
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
+    option("--step/--no-step", default=None, help="Step through it, or print it [step in a terminal]."),
 )
-def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: str | None, **flags: Any) -> None:
+def command(
+    words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: str | None, step: bool | None, **flags: Any
+) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
     the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
     writes it as one page to step through in a browser.
     """
+    steps = _steps_through(step, is_written=as_json or html is not None)
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
     given = sampling_settings(flags)
@@ -86,6 +92,9 @@ def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: st
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
+    if steps:
+        _step_through(llm, prompt, raw, flags["system"], params, top)
+        return
     with ending_soon(), llm:
         trace = _trace(llm, prompt, raw, flags["system"], params, top)
         if html is not None:
@@ -105,8 +114,32 @@ def _write_page(trace: Trace, path: str) -> None:
     print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
 
 
+def _steps_through(asked: bool | None, *, is_written: bool) -> bool:
+    """Whether the trace is shown step by step. UsageError if it is asked for and cannot be."""
+    has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if asked and is_written:
+        raise UsageError("--step shows the trace on the screen; --json and --html write it", hint="Leave one of them out.")
+    if asked and not has_screen:
+        raise UsageError("--step needs a terminal, for its keys and its screen", hint="Leave it out: the trace is printed.")
+    return has_screen and not is_written if asked is None else asked
+
+
+def _step_through(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> None:
+    """Show it on the screen; what the person leaves with is printed."""
+    from puna.cli.trace_stepper import step_through
+
+    with llm:
+        explorer = llm.explore(prompt, params, top=top) if raw else llm.chat_explore(_chat(prompt, system), params, top=top)
+        left = step_through(llm, explorer)
+    if left.branch is not None:
+        lines, width = left.branch.completion.text.split("\n"), report_width(sys.stdout)
+        print("\n".join(row for line in lines for row in wrapped(printable(line), width)))
+
+
 def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Trace:
-    if raw:
-        return llm.trace(prompt, params, top=top)
+    return llm.trace(prompt, params, top=top) if raw else llm.chat_trace(_chat(prompt, system), params, top=top)
+
+
+def _chat(prompt: str, system: str | None) -> list[Message]:
     messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return llm.chat_trace([*messages, {"role": "user", "content": prompt}], params, top=top)
+    return [*messages, {"role": "user", "content": prompt}]

@@ -33,7 +33,7 @@ def trace_lines(trace: Trace, width: int) -> Iterator[str]:
         yield from _paragraph(
             f"The trace is full: {counted(trace.num_left_out, 'further token')} left out. A lower --top leaves more room.", width
         )
-    yield from ("", *wrapped(f"The answer: {_quoted(trace.text)}", width, "", "  "))
+    yield from ("", *wrapped(f"The answer: {quoted(trace.text)}", width, "", "  "))
     times = (
         f"{counted(len(trace.token_ids), 'token')}, the first after {trace.first_token_s:.2f} s, all after {trace.total_s:.2f} s"
     )
@@ -139,10 +139,15 @@ def percent(probability: float) -> str:
 
 
 def _shown(text: str) -> str:
-    return cut(_quoted(text), TOKEN_WIDTH)
+    return cut(quoted(text), TOKEN_WIDTH)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    r"""A text of a model, for a terminal, so that its spaces are seen.
+
+    >>> quoted(" a\x1b")
+    '" a\\u001b"'
+    """
     return printable(json.dumps(text, ensure_ascii=False))
 
 

@@ -18,7 +18,7 @@ from puna.admission import Admission
 from puna.completion import Completion
 from puna.errors import PunaError, UsageError
 from puna.glassbox.kept_rows import KeptRow, KeptRows, RowRecorder, StepPlace, nothing
-from puna.glassbox.record import TracedModel, record, steps_of, trace_with, used_filters
+from puna.glassbox.record import TracedModel, record, steps_of, trace_with, used_filters, why_it_ended
 from puna.glassbox.recorder import MAX_CANDIDATES, StepRecorder, size_of
 from puna.glassbox.trace import Trace, TracedStep, TracedToken
 from puna.history import History
@@ -209,6 +209,11 @@ class Explorer:
             branch = self.branches[branch.parent]
             rows.append(branch)
         return rows
+
+    def why(self, number: int) -> str:
+        """Why a branch ended, in words."""
+        branch = self._branch(number)
+        return why_it_ended(branch.completion, branch.params, self._model)
 
     def trace(self, number: int) -> Trace:
         """The trace of a branch. If the settings changed on the way to it, or the tree had no room for all steps, the text passes
