@@ -33,7 +33,7 @@ from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record
+from puna.glassbox.record import TracedModel, record, text_of
 from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
@@ -409,7 +409,7 @@ class LLM:
         look = None if choice is False else LayerLook(self._opened(), choice, self._report)
         count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
-        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        seconds, text = time.perf_counter() - started, text_of(given)
         own = traced_from(job, first)
         return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 

@@ -137,9 +137,9 @@ def _attention(position: TracedPosition, texts: Sequence[str], width: int) -> It
     """The positions that weigh most, each with a bar and a strip of its weight in each layer."""
     seen = _weights(position)
     means = seen.mean(axis=0)
-    cells = max(4, width - len(_source(0, texts, 0.0)) - 2)
     for source in _largest(means, NUM_SOURCES):
-        yield f"{_source(source, texts, float(means[source]))}  {_strip(seen[:, source], cells)}".rstrip()
+        line = f"{_source(source, texts, float(means[source]))}  "
+        yield cut(f"{line}{_strip(seen[:, source], max(1, width - display_width(line)))}".rstrip(), width)
 
 
 def _source(source: int, texts: Sequence[str], share: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -16,6 +17,7 @@ from puna.cli.options import (
     OUTPUT,
     PROMPT,
     HeadedCommand,
+    Utf8,
     Whole,
     announce_template,
     engine_options,
@@ -34,11 +36,13 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
+from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
 from puna.errors import UsageError
-from puna.units import counted
+from puna.progress import printable
+from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
@@ -86,6 +90,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     OUTPUT,
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
+    option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
     option(
         "--layers",
         type=Positions(),
@@ -97,12 +102,20 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     option("--heads", type=Whole(1), metavar="LAYER", help="With --layers: each head of this layer."),
 )
 def command(
-    words: tuple[str, ...], raw: bool, as_json: bool, top: int, layers: LayerChoice | None, heads: int | None, **flags: Any
+    words: tuple[str, ...],
+    raw: bool,
+    as_json: bool,
+    top: int,
+    html: str | None,
+    layers: LayerChoice | None,
+    heads: int | None,
+    **flags: Any,
 ) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
-    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes.
+    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
+    writes it as one page to step through in a browser.
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
@@ -124,9 +137,11 @@ def command(
     with ending_soon(), llm:
         _require_layer(heads, llm)
         trace = _trace(llm, prompt, raw, flags["system"], params, top=top, layers=layers or False)
+        if html is not None:
+            _write_page(trace, html)
         if as_json:
             print_json(trace.as_json())
-        else:
+        elif html is None:
             width = report_width(sys.stdout)
             print("\n".join([*trace_lines(trace, width), *layers_lines(trace, width, heads)]))
 
@@ -134,6 +149,15 @@ def command(
 def _require_layer(layer: int | None, llm: LLM) -> None:
     if layer is not None and layer > llm.model.num_layers:
         raise UsageError(f"--heads is {layer}; the model has {counted(llm.model.num_layers, 'layer')}")
+
+
+def _write_page(trace: Trace, path: str) -> None:
+    """Write the page, and say so on stderr."""
+    from puna.glassbox.report import trace_page
+
+    text = trace_page(trace)
+    save_text(Path(path).expanduser(), text, overwrite=True)
+    print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
 
 
 def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, **settings: Any) -> Trace:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from puna.cli.width import cut, display_width
 from puna.cli.word_wrap import KEPT, wrapped
 from puna.progress import printable
-from puna.units import counted, kib
+from puna.units import counted, kib, mib_or_gib
 
 if TYPE_CHECKING:
     from puna.glassbox.trace import Candidate, Removal, Stage, Trace, TracedPrompt, TracedStep, TracedToken
@@ -46,10 +46,10 @@ def _traffic(trace: Trace, width: int) -> Iterator[str]:
     kv_bytes = next((step.kv_bytes for step in reversed(trace.steps) if step.kv_bytes), 0)
     if kv_bytes:
         share = percent(kv_bytes / (kv_bytes + trace.weights_bytes))
-        sizes = (
+        read = (
             f"{mib_or_gib(trace.weights_bytes)} of weights for its matrices and {mib_or_gib(kv_bytes)} of K and V for attention"
         )
-        yield from _paragraph(f"The last step read {sizes}: {share} of it for attention (by bytes; not timed apart).", width)
+        yield from _paragraph(f"The last step read {read}: {share} of it (by bytes; the two are not timed apart).", width)
 
 
 # ---- before the first step --------------------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ class StepRecorder:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
             self._num_left -= 1 + sum(map(_size, step.stages))
         self._computed, self._heard, self._draw = [], [], None
+        self._num_known += 1  # the token's own, unless the next step says otherwise: guesses were computed before they were taken
         self._resumed_at = time.perf_counter()
 
     def _step(self, token_id: int, sampled_at: float) -> TracedStep:
