@@ -77,25 +77,28 @@ def softcap(x: Floats, cap: float) -> Floats:
     return np.asarray(np.float32(cap) * np.tanh(x / np.float32(cap))) if cap else x
 
 
-def attend(q: Floats, keys: Floats, values: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
+def _unheard(weights: Floats) -> None:
+    """Nobody listens."""
+
+
+def attend(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    scale: float = 0.0,
+    cap: float = 0.0,
+    hear: Callable[[Floats], object] = _unheard,
+) -> Floats:
     """Softmax attention of one position; each K/V head serves num_heads / num_kv_heads queries (Ainslie 2023, arXiv 2305.13245).
 
     q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim). A `scale` of 0: 1 / sqrt(head_dim).
+    `hear` is told how the heads weigh the positions, (heads, positions).
     """
-    return weigh(attention_weights(q, keys, scale, cap), values)
-
-
-def attention_weights(q: Floats, keys: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
-    """How the heads of one position weigh those that it sees.  # (heads, head_dim), as in `attend` -> (heads, positions)"""
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
     scores = groups @ keys.transpose(0, 2, 1) * np.float32(scale or 1 / np.sqrt(q.shape[1]))
-    return softmax(softcap(scores, cap)).reshape(len(q), -1)
-
-
-def weigh(weights: Floats, values: Floats) -> Floats:
-    """The values that each head sees, times their weights.  # (heads, positions), as in `attend` -> (heads, head_dim)"""
-    groups = weights.reshape(len(values), -1, weights.shape[1])
-    return (groups @ values).reshape(len(weights), -1)
+    weights = softmax(softcap(scores, cap))
+    hear(weights.reshape(len(q), -1))
+    return (weights @ values).reshape(q.shape)
 
 
 def silu(x: Floats) -> Floats:
@@ -304,10 +307,9 @@ class ForwardPass:
             q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
         self._write(layer, row, rope(k, *row.cos_sin[self._rotary.of_k[layer]]), v)
         keys, values = self._read(layer, row, spec.window)
-        weights = attention_weights(rope(q, *row.cos_sin[self._rotary.of_q[layer]]), keys, spec.scale, spec.softcap)
-        if tap is not None:
-            tap.attention(layer + 1, row.index, weights)
-        return weigh(weights, values).reshape(-1)
+        q = rope(q, *row.cos_sin[self._rotary.of_q[layer]])
+        hear = _unheard if tap is None else partial(tap.attention, layer + 1, row.index)
+        return attend(q, keys, values, spec.scale, spec.softcap, hear).reshape(-1)
 
     def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
         """The outputs of the token's experts, each times its weight, summed in the router's order."""

@@ -16,7 +16,7 @@ from puna.units import counted
 if TYPE_CHECKING:
     from puna.glassbox.trace import Trace, TracedLayer, TracedLayers, TracedPosition
 
-Shares = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 LABEL = 6  # cells of a layer's number
 CELL = 14  # of a token and its probability
@@ -125,7 +125,7 @@ def _some(depth: int) -> list[int]:
 # ---- attention --------------------------------------------------------------------------------------------------------------
 
 
-def _weights(position: TracedPosition) -> Shares:
+def _weights(position: TracedPosition) -> Floats:
     """The weight of each position, as the mean of the heads of each layer.  # (layers, positions)"""
     seen = np.zeros((len(position.layers) - 1, position.position + 1))
     for own, layer in zip(seen, position.layers[1:], strict=True):
@@ -147,7 +147,7 @@ def _source(source: int, texts: Sequence[str], share: float) -> str:
     return f"  {source:>5} {text} {_bar(share)} {percent(share):>6}"
 
 
-def _largest(shares: Shares, count: int) -> list[int]:
+def _largest(shares: Floats, count: int) -> list[int]:
     return [int(place) for place in np.argsort(-shares, kind="stable")[:count]]
 
 
@@ -160,7 +160,7 @@ def _bar(share: float) -> str:
     return pad("█" * (eighths // 8) + EIGHTHS[eighths % 8].strip(), BAR)
 
 
-def _strip(shares: Shares, cells: int) -> str:
+def _strip(shares: Floats, cells: int) -> str:
     """A shade for each layer; where there are more layers than cells, for the largest of some neighbours.
 
     >>> _strip(np.array([0.01, 0.05, 0.2, 0.3, 0.9]), 5), _strip(np.array([0.01, 0.05, 0.2, 0.9]), 2)
