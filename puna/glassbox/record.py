@@ -102,7 +102,21 @@ def trace_of(
     tokenizer_s: float,
 ) -> Trace:
     """The trace of a finished request that `recorder` has watched."""
-    steps = tuple(_steps(recorder, completion, model))
+    steps = steps_of(recorder, completion, model)
+    return trace_with(steps, completion, params, model, filters, given=given, tokenizer_s=tokenizer_s)
+
+
+def trace_with(
+    steps: tuple[TracedStep, ...],
+    completion: Completion,
+    params: SamplingParams,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request, with the steps that are known of it."""
     return Trace(
         format=FORMAT,
         engine=__version__,
@@ -125,11 +139,11 @@ def trace_of(
     )
 
 
-def _steps(recorder: StepRecorder, completion: Completion, model: TracedModel) -> list[TracedStep]:
+def steps_of(recorder: StepRecorder, completion: Completion, model: TracedModel) -> tuple[TracedStep, ...]:
     """The steps up to the last recorded one. A token that nobody sampled is one that a form leaves no choice of."""
     end = len(completion.token_ids) if recorder.has_room else max(recorder.steps, default=-1) + 1
     own = enumerate(completion.token_ids[:end])
-    return [recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own]
+    return tuple(recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own)
 
 
 def _prompt(
