@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import reprlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from puna.cli.interrupts import ending_soon
+from puna.cli.layers_view import layers_lines
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -41,13 +44,35 @@ from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.errors import UsageError
 from puna.progress import printable
-from puna.units import kilobytes
+from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
     from puna.llm import LLM
     from puna.request import SamplingParams
+
+
+class Positions(click.ParamType[Any]):
+    """Tokens of the answer, as the steps are numbered, or one of three words: a LayerChoice."""
+
+    name = "positions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LayerChoice:
+        if not isinstance(value, str) or value in ("answer", "prompt", "all"):
+            return cast("LayerChoice", value)
+        found = [RANGE.fullmatch(part.strip()) for part in value.split(",")]
+        ranges = [(int(one["first"]), int(one["last"] or one["first"])) for one in found if one is not None]
+        if len(ranges) < len(found) or any(first > last for first, last in ranges):
+            raise UsageError(
+                f"--layers is {reprlib.repr(value)}; write tokens of the answer, such as 1-8 or 3,5, or answer, prompt, all",
+                hint='Without a value it goes to the end: puna trace "Name a colour." --layers',
+            )
+        return [number - 1 for first, last in ranges for number in range(first, last + 1)]
+
+
+RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
 
 
 @click.command(cls=HeadedCommand)
@@ -69,17 +94,42 @@ if TYPE_CHECKING:
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
     option("--step/--no-step", default=None, help="Step through it, or print it [step in a terminal]."),
+    option(
+        "--layers",
+        type=Positions(),
+        is_flag=False,
+        flag_value="1-8",
+        metavar="[POSITIONS]",
+        help="Look inside each layer: 1-8, answer, all ...",
+    ),
+    option("--heads", type=Whole(1), metavar="LAYER", help="With --layers: each head of this layer."),
 )
 def command(
-    words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: str | None, step: bool | None, **flags: Any
+    words: tuple[str, ...],
+    raw: bool,
+    as_json: bool,
+    top: int,
+    html: str | None,
+    layers: LayerChoice | None,
+    heads: int | None,
+    step: bool | None,
+    **flags: Any,
 ) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
     the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
     writes it as one page to step through in a browser.
+
+    In a terminal it is stepped through: other tokens, texts and settings can be tried at any token, each as a branch of the answer.
+    ? says how, q leaves. --no-step prints it instead.
+
+    --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
+    what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
     """
-    steps = _steps_through(step, is_written=as_json or html is not None)
+    if heads is not None and layers is None:
+        layers = True
+    steps = _steps_through(step, is_written=as_json or html is not None or layers is not None)
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
     given = sampling_settings(flags)
@@ -96,13 +146,20 @@ def command(
         _step_through(llm, prompt, raw, flags["system"], params, top)
         return
     with ending_soon(), llm:
-        trace = _trace(llm, prompt, raw, flags["system"], params, top)
+        _require_layer(heads, llm)
+        trace = _trace(llm, prompt, raw, flags["system"], params, top=top, layers=layers or False)
         if html is not None:
             _write_page(trace, html)
         if as_json:
             print_json(trace.as_json())
         elif html is None:
-            print("\n".join(trace_lines(trace, report_width(sys.stdout))))
+            width = report_width(sys.stdout)
+            print("\n".join([*trace_lines(trace, width), *layers_lines(trace, width, heads)]))
+
+
+def _require_layer(layer: int | None, llm: LLM) -> None:
+    if layer is not None and layer > llm.model.num_layers:
+        raise UsageError(f"--heads is {layer}; the model has {counted(llm.model.num_layers, 'layer')}")
 
 
 def _write_page(trace: Trace, path: str) -> None:
@@ -118,7 +175,7 @@ def _steps_through(asked: bool | None, *, is_written: bool) -> bool:
     """Whether the trace is shown step by step. UsageError if it is asked for and cannot be."""
     has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if asked and is_written:
-        raise UsageError("--step shows the trace on the screen; --json and --html write it", hint="Leave one of them out.")
+        raise UsageError("--step shows the trace on the screen; --json, --html and --layers write it", hint="Leave --step out.")
     if asked and not has_screen:
         raise UsageError("--step needs a terminal, for its keys and its screen", hint="Leave it out: the trace is printed.")
     return has_screen and not is_written if asked is None else asked
@@ -136,8 +193,8 @@ def _step_through(llm: LLM, prompt: str, raw: bool, system: str | None, params: 
         print("\n".join(row for line in lines for row in wrapped(printable(line), width)))
 
 
-def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Trace:
-    return llm.trace(prompt, params, top=top) if raw else llm.chat_trace(_chat(prompt, system), params, top=top)
+def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, **settings: Any) -> Trace:
+    return llm.trace(prompt, params, **settings) if raw else llm.chat_trace(_chat(prompt, system), params, **settings)
 
 
 def _chat(prompt: str, system: str | None) -> list[Message]:

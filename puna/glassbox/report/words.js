@@ -11,6 +11,7 @@ export const ENGLISH = {
   partTimeline: "All tokens at a glance",
   partLayers: "Inside the model",
   partPrompt: "What the model read",
+  partKept: "What the K/V cache saved",
   partBatch: "The batch",
   partEnd: "Why it stopped",
   stepOf: "Token {number} of {count}",
@@ -24,6 +25,11 @@ export const ENGLISH = {
   // the answer
   answerStrip: "The answer, token by token",
   legend: "Probability that the model gave each token",
+  likely0: "over 50%",
+  likely1: "25–50%",
+  likely2: "10–25%",
+  likely3: "2–10%",
+  likely4: "under 2%",
   showNumbers: "Show the numbers",
   notSampled: "nothing was sampled",
   tokenLabel: "{token}, {share}",
@@ -86,6 +92,19 @@ export const ENGLISH = {
   explainSamplingTime: "the time that the filters and the draw took.",
   explainId: "the index of the token's piece in the vocabulary. The model reads and writes only such numbers.",
   computedRange: "{count} computed",
+  bits: "{number} bits",
+
+  // the whole answer
+  overviewFirst: "In {first} of {count} places the model's first choice was taken; in the other {other}, chance took another one.",
+  overviewGreedy: "No chance was involved: in {first} of {count} places the model's first choice was taken; in the other {other}, a filter had changed the order.",
+  overviewCuts: "left {left} {candidates} (the median of all steps) and removed {removed} of the probability on average.",
+  overviewChanges: "moved the likeliest candidate's probability from {before} to {after} on average.",
+
+  // the K/V cache
+  keptIntro: "To continue a text, the model must take all of it into account. The {cache} keeps what it computed for each token ({bytes} in the end). So {computed} tokens were computed for this answer; without it, it would have been {without}: {times} times as many.",
+  keptNote: "A row for each token of the answer, from top to bottom; a column for each token of the text. Dark: computed for it. Light: read from the cache.",
+  keptPicture: "{computed} tokens computed; without the cache {without}",
+  keptNothing: "The trace does not say which tokens were computed.",
 
   // the timeline
   surpriseTitle: "How surprising each token was",
@@ -139,6 +158,7 @@ export const ENGLISH = {
   layersIntro: "A model is a tower of {layers} {layer}. After each one, the {lens} asks: if the model ended here, which token would follow? Below, the answer forms from the bottom of the list to its top.",
   layersChoose: "Position",
   layersPosition: "{place}: after {token} comes {taken}",
+  layersOther: "The trace holds no layers for token {number} of the answer: this is another position.",
   layersTable: "What would follow, layer by layer",
   layersLayer: "layer",
   layersEmbedding: "embedding",
@@ -166,11 +186,23 @@ export const ENGLISH = {
 };
 
 let words = ENGLISH;
+let spoken = "en-US";
+let ownTerms = {};
 
-/** Another language; what it lacks stays English. */
-export function speak(table) {
+/**
+ * Another language: its texts, and by the English words of the glossary its own word and its explanation. What it lacks stays English.
+ * `language`: how numbers are written.
+ */
+export function speak(table, terms = {}, language = "en-US") {
   words = { ...ENGLISH, ...table };
+  ownTerms = terms;
+  spoken = language;
 }
+
+export const spokenLanguage = () => spoken;
+
+/** [word, explanation] of a word of the glossary in that language; undefined where it has none. */
+export const ownTerm = (word) => ownTerms[word];
 
 /** A text, with its `{names}` replaced. */
 export function t(key, values = {}) {
