@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from puna.cli.trace_view import quoted
 from puna.progress import printable
 
 if TYPE_CHECKING:
@@ -40,19 +41,28 @@ class CandidateRow(NamedTuple):
     """A candidate, through all stages of a step."""
 
     id: int
-    text: str
+    name: str
     shares: tuple[ShareAt, ...]  # one for each stage
 
 
-def candidate_rows(step: TracedStep) -> list[CandidateRow]:
-    """The candidates that any stage lists, those of the model first, then what was taken without being listed."""
-    texts: dict[int, str] = {}
-    for stage in step.stages:
-        for one in stage.top:
-            texts.setdefault(one.id, one.text)
+def candidate_rows(step: TracedStep, token: Callable[[int], TracedToken]) -> list[CandidateRow]:
+    """The candidates that any stage lists, those of the model first, then what was taken without being listed. `token` spells an
+    id."""
+    ids = dict.fromkeys(one.id for stage in step.stages for one in stage.top)
     if step.stages:
-        texts.setdefault(step.token.id, step.token.text)
-    return [CandidateRow(one, text, tuple(_share_at(stage, one) for stage in step.stages)) for one, text in texts.items()]
+        ids.setdefault(step.token.id)
+    return [CandidateRow(one, name_of(token(one)), tuple(_share_at(stage, one) for stage in step.stages)) for one in ids]
+
+
+def name_of(token: TracedToken) -> str:
+    """A token for a person: its text in quotes, or the bytes of a part of a character.
+
+    >>> from puna.glassbox.trace import TracedToken
+    >>> name_of(TracedToken(0, "", " a", "2061", False)), name_of(TracedToken(0, "", "\ufffd", "e282", False))
+    ('" a"', 'bytes e282')
+    """
+    is_whole = "\ufffd" not in token.text or token.is_control
+    return quoted(token.text) if is_whole else f"bytes {token.bytes}"
 
 
 def _share_at(stage: Stage, token_id: int) -> ShareAt:
@@ -61,16 +71,17 @@ def _share_at(stage: Stage, token_id: int) -> ShareAt:
     return ShareAt(found, found is None and len(stage.top) >= stage.num_candidates)
 
 
-def draw_cells(draw: Draw, ids: Sequence[int], shares: Sequence[float], width: int) -> list[int | None]:
+def draw_cells(draw: Draw, taken: int, ids: Sequence[int], shares: Sequence[float], width: int) -> list[int | None]:
     """The line 0..1 in cells: the id of the candidate at the middle of each; None: of one that is not listed.
 
-    `ids`, `shares`: those of the last stage's candidates, in the order of `draw.starts`.
+    `taken`: the token that was taken. `ids`, `shares`: those of the last stage's candidates, in the order of `draw.starts`.
 
     >>> from puna.glassbox.trace import Draw
-    >>> draw_cells(Draw(0.1, 0.0, 0.5, starts=(0.0, 0.75)), [7, 9], [0.5, 0.25], 4)
+    >>> draw_cells(Draw(0.1, 0.0, 0.5, starts=(0.0, 0.75)), 7, [7, 9], [0.5, 0.25], 4)
     [7, 7, None, 9]
     """
     parts = [(start, start + share, one) for start, share, one in zip(draw.starts, shares, ids)]
+    parts.append((draw.low, draw.high, taken))
     middles = [(cell + 0.5) / width for cell in range(width)]
     return [next((one for low, high, one in parts if low <= middle < high), None) for middle in middles]
 

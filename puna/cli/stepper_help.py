@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from puna.cli.width import display_width
+from puna.cli.width import display_width, pad
 from puna.cli.word_wrap import wrapped
 
 
@@ -50,6 +50,8 @@ WORDS = (
     *("token", "logits", "probability", "candidate", "surprise", "entropy", "rank of a token", "logprob", "filter"),
     *("temperature", "top-k", "top-p", "min-p", "draw", "seed", "greedy", "prefix cache"),
 )
+KEY_WIDTH = 14  # cells
+BACK = "↑↓ move  Enter takes it  Esc back"
 SHORT = (  # what the last line of the screen says: the first that fits
     "←→ token  1-9 choose  t p k m settings  f text  o options  v tree  u undo  w save  ? help  q quit",
     "←→ token  1-9 choose  tpkm settings  f text  o options  v tree  ? help  q quit",
@@ -58,9 +60,9 @@ SHORT = (  # what the last line of the screen says: the first that fits
 )
 
 
-def short_keys(width: int) -> str:
-    """The most important keys, in one line."""
-    return next((line for line in SHORT if display_width(line) <= width), "")
+def short_keys(width: int, is_page: bool = False) -> str:
+    """The most important keys, in one line; those of a page over the step."""
+    return next((line for line in ((BACK, "Esc") if is_page else SHORT) if display_width(line) <= width), "")
 
 
 def help_lines(width: int) -> Iterator[str]:
@@ -69,7 +71,7 @@ def help_lines(width: int) -> Iterator[str]:
 
     yield "Keys"
     for one in KEYS:
-        yield from wrapped(one.about, width, f"  {one.keys}  ".ljust(min(14, width // 3)), "    ")
+        yield from wrapped(one.about, width, pad(f"  {one.keys}", KEY_WIDTH), " " * KEY_WIDTH)
     yield from ("", "What is on the screen")
     for text in SCREEN:
         yield from wrapped(text, width, "  ", "  ")

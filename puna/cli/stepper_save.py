@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ def save_branch(llm: LLM, explorer: Explorer, number: int, path: Path) -> str:
     """Write it, and say what was written. UsageError for a name of another ending, and for a file that is there."""
     for ending, (what, text_of) in KINDS.items():
         if path.name.endswith(ending) and path.name != ending:
-            if path.exists():
+            if os.path.lexists(path):
                 raise UsageError(f"{shown_path(path)} exists", hint="Name a new file.")
             save_text(path, text_of(llm, explorer, number), overwrite=True)
             return f"Branch {number} was saved as {what}: {shown_path(path)}"

@@ -17,6 +17,7 @@ from puna.cli.options import typed_range
 from puna.cli.stepper_bars import CandidateRow, candidate_rows
 from puna.cli.stepper_save import save_branch
 from puna.errors import PunaError, UsageError, did_you_mean
+from puna.request import FinishReason
 from puna.units import counted
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Run = Callable[
 ]  # work, what to do with its result, or if it fails
 Panel = Literal["step", "help", "tree", "ranks"]
 STEPS = {"temperature": 0.1, "top_p": 0.05, "top_k": 1, "min_p": 0.01}  # of a press of Up or Down
+CUT = (FinishReason.LENGTH, FinishReason.ABORT, FinishReason.TIMEOUT)  # the model would have gone on
 MAX_SHOWN_ERROR = 300  # characters
 MAX_UNDO = 200
 
@@ -50,7 +52,6 @@ class Question:
 
     Fields:
         prompt: what is asked
-        text: what stands there first
         answered: takes the line
         changed: hears the line while it is typed
         left: called if it is left without an answer
@@ -58,7 +59,6 @@ class Question:
     """
 
     prompt: str
-    text: str
     answered: Callable[[str], None]
     changed: Callable[[str], None] = lambda text: None
     left: Callable[[], None] = lambda: None
@@ -108,6 +108,19 @@ class Stepping:
     def is_at_end(self) -> bool:
         """Whether the place after the last token is looked at."""
         return self.at >= len(self.tokens)
+
+    @property
+    def goes_beyond(self) -> bool:
+        """Whether what is looked at is a token that would follow, if the answer did not end before it."""
+        return self.is_at_end and self.branch is not None and self.branch.completion.finish_reason in CUT
+
+    @property
+    def params_here(self) -> SamplingParams | None:
+        """The settings with which a branch goes on from here; None: its own. Beyond its end it gets as many tokens again."""
+        room = self.explorer.params.max_tokens
+        if not self.goes_beyond or room is None or (self.params.max_tokens or room) > self.at:
+            return self.tried
+        return replace(self.params, max_tokens=self.at + room)
 
     def tree(self) -> list[tuple[int, Branch]]:
         """The branches as a tree: (depth, branch), each after its parent."""
@@ -208,10 +221,10 @@ class Stepping:
         if self.tried is None and not self.is_at_end and token_id == self.tokens[self.at].id:
             self.message = "That is the token that was taken. Mark another one, or change a setting."
             return
-        self._grow(partial(self.explorer.branch, self.current, self.at, token_id, self.tried))
+        self._grow(partial(self.explorer.branch, self.current, self.at, token_id, self.params_here))
 
     def ask_choice(self) -> None:
-        self._ask("candidate, its number or a text: ", self._chosen)
+        self._ask("Which candidate: its number, or a text?", self._chosen)
 
     def _chosen(self, typed: str) -> None:
         if typed.strip().isdecimal() and len(typed) < 5:
@@ -220,17 +233,18 @@ class Stepping:
             self._force(typed)
 
     def ask_text(self) -> None:
-        self._ask("text in the place of this token: ", self._force)
+        self._ask("Which text, in the place of this token?", self._force)
 
     def _force(self, text: str) -> None:
-        self._grow(partial(self.explorer.force, self.current, self.at, text, self.tried))
+        self._grow(partial(self.explorer.force, self.current, self.at, text, self.params_here))
 
     def redraw(self) -> None:
         """Go on from this token with another seed."""
         if self.params.temperature == 0:
             self.message = "The likeliest token is always taken: no seed changes that. Raise the temperature first (t)."
             return
-        self._grow(partial(self.explorer.go_on, self.current, self.at, replace(self.params, seed=(self.params.seed or 0) + 1)))
+        params = self.params_here or self.params
+        self._grow(partial(self.explorer.go_on, self.current, self.at, replace(params, seed=(params.seed or 0) + 1)))
 
     def stop(self) -> None:
         """End the branch that is on its way."""
@@ -247,26 +261,23 @@ class Stepping:
             if (value := _value(name, text)) is not None and (params := _with(before, name, value)) is not None:
                 self._try(params, is_final=False)
 
-        def answered(text: str) -> None:
-            value = _value(name, text)
-            if value is None:
-                self.tried = tried
-                self._look()
-                raise UsageError(f"{name} must be {range_of(name)}")
-            self.tried = tried
-            self._remember()
-            self._try(replace(before, **{name: value}))
-
         def left() -> None:
             self.tried = tried
             self._look()
 
-        self._ask(f"{name}, {range_of(name)}; Up and Down change it: ", answered, f"{getattr(before, name):g}")
-        assert self.question is not None
-        self.question = replace(self.question, changed=changed, left=left, moved=partial(_moved, name))
+        def answered(text: str) -> None:
+            left()
+            if text.strip():
+                params = replace(before, **{name: _required(name, text)})
+                self._remember()
+                self._try(params)
+
+        now = f"{getattr(before, name):g}"
+        asked = f"{name} is {now}. Type {range_of(name)}; Up and Down change it."
+        self._ask(asked, answered, changed=changed, left=left, moved=lambda text, by: _moved(name, text or now, by))
 
     def ask_any_setting(self) -> None:
-        self._ask("setting and value, for example seed 7 or max_tokens 50: ", self._set)
+        self._ask("Which setting, and which value? For example: seed 7", self._set)
 
     def _set(self, typed: str) -> None:
         name = name_in(typed)
@@ -274,12 +285,9 @@ class Stepping:
             raise UsageError(
                 f"there is no setting {name[:40]!r}", hint=did_you_mean(name, SETTINGS) or f"Settings: {', '.join(SETTINGS)}."
             )
-        text = typed.replace("=", " ").split()[-1]
-        value = _value(name, text)
-        if value is None and not (name in OPTIONAL and text.lower() == "none"):
-            raise UsageError(f"{name} must be {range_of(name)}")
+        params = replace(self.params, **{name: _required(name, typed.replace("=", " ").split()[-1])})
         self._remember()
-        self._try(replace(self.params, **{name: value}))
+        self._try(params)
 
     def _try(self, params: SamplingParams, is_final: bool = True) -> None:
         """Show the step with other settings. While a value is typed, only if it needs no step of the model."""
@@ -292,7 +300,7 @@ class Stepping:
     # ---- options ------------------------------------------------------------------------------------------------------------
 
     def ask_options(self) -> None:
-        self._ask("options to rank, with | between them: ", self._rank)
+        self._ask("Which of these is likelier here? Type options with | between them.", self._rank)
 
     def _rank(self, typed: str) -> None:
         options = [option for option in typed.split("|") if option]
@@ -307,7 +315,7 @@ class Stepping:
     # ---- files --------------------------------------------------------------------------------------------------------------
 
     def ask_file(self) -> None:
-        self._ask("save this branch as FILE.json, FILE.html or FILE.receipt: ", self._save)
+        self._ask("Save this branch where? FILE.json, FILE.html or FILE.receipt", self._save)
 
     def _save(self, typed: str) -> None:
         path, number = Path(typed.strip()).expanduser(), self.current
@@ -317,7 +325,7 @@ class Stepping:
         self.message = what
 
     def ask_place(self) -> None:
-        self._ask(f"token, 1 to {len(self.tokens)}: ", self._jump)
+        self._ask(f"Which token, 1 to {len(self.tokens)}?", self._jump)
 
     def _jump(self, typed: str) -> None:
         if not typed.strip().isdecimal() or len(typed) > 9:
@@ -344,9 +352,9 @@ class Stepping:
         message = error.message if isinstance(error, PunaError) else f"{type(error).__name__}: {error}"
         self.message = f"{message}. {hint}".rstrip(". ")[:MAX_SHOWN_ERROR] + "."
 
-    def _ask(self, prompt: str, answered: Callable[[str], None], text: str = "") -> None:
+    def _ask(self, prompt: str, answered: Callable[[str], None], **more: Any) -> None:
         self.message, self.panel = "", "step"
-        self.question = Question(prompt, text, answered)
+        self.question = Question(prompt, answered, **more)
 
     def _told(self, act: Callable[[], None]) -> None:
         try:
@@ -393,7 +401,7 @@ class Stepping:
         at, tried = self.at, self.tried
         if tried is None and at < len(self.branch.steps):
             self._seen(self.branch.steps[at])
-        elif tried is None and self.is_at_end:
+        elif tried is None and self.is_at_end and not self.goes_beyond:
             return
         elif self.explorer.is_at_hand(self.current, at, self.params):
             self._seen(self._sampled(self.current, at, tried))
@@ -401,10 +409,12 @@ class Stepping:
             self._do(partial(self._sampled, self.current, at, tried), self._seen)
 
     def _sampled(self, number: int, at: int, tried: SamplingParams | None) -> TracedStep:
-        return self.explorer.step(number, at) if tried is None else self.explorer.resample(number, at, tried)
+        if tried is None and at < len(self.explorer.branches[number].token_ids):
+            return self.explorer.step(number, at)
+        return self.explorer.resample(number, at, tried or self.explorer.branches[number].params)
 
     def _seen(self, step: TracedStep) -> None:
-        self.step, self.rows = step, candidate_rows(step)
+        self.step, self.rows = step, candidate_rows(step, self.explorer.token)
         self.selected = next((row for row, one in enumerate(self.rows) if one.id == step.token.id), 0)
 
     def _do(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None) -> None:
@@ -416,6 +426,15 @@ def _value(name: str, text: str) -> Any:
     value = READ[SETTINGS[name][0]](text.strip())
     low, high = typed_range(name)
     return None if value is None or not low <= value <= high else value
+
+
+def _required(name: str, text: str) -> Any:
+    """The same; UsageError for one that is not allowed."""
+    if name in OPTIONAL and text.strip().lower() == "none":
+        return None
+    if (value := _value(name, text)) is None:
+        raise UsageError(f"{name} must be {range_of(name)}")
+    return value
 
 
 def _with(params: SamplingParams, name: str, value: Any) -> SamplingParams | None:

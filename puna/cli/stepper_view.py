@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from puna.cli.stepper_bars import CandidateRow, ShareAt, bar, draw_cells, surprise_class, token_texts
+from puna.cli.stepper_bars import CandidateRow, ShareAt, bar, draw_cells, name_of, surprise_class, token_texts
 from puna.cli.stepper_help import help_lines, short_keys
 from puna.cli.trace_view import percent, quoted
 from puna.cli.width import cut, display_width, pad
@@ -74,12 +74,12 @@ def _clipped(line: Line, width: int) -> Line:
 def _foot(state: Stepping, width: int) -> Iterator[Line]:
     """What is asked, or said; and the keys."""
     if state.question is not None:
-        for line in wrapped(printable(state.question.prompt.rstrip(": ")), width)[:3]:
+        for line in wrapped(printable(state.question.prompt), width)[:3]:
             yield [("message", line)]
         return
     for line in wrapped(printable(state.message), width)[:3] if state.message else ():
         yield [("message", line)]
-    yield [("dim", short_keys(width))]
+    yield [("dim", short_keys(width, state.panel != "step"))]
 
 
 # ---- a step -----------------------------------------------------------------------------------------------------------------
@@ -163,16 +163,19 @@ def _without_step(state: Stepping, width: int) -> Iterator[str]:
 
 def _head(state: Stepping, step: TracedStep, width: int) -> Iterator[Line]:
     """Which token it is, and how it was taken."""
-    place = f"Token {state.at + 1} of {len(state.tokens)}: " if not state.is_at_end else "After the end: "
-    if state.tried is not None:
-        taken = f"{place}with these settings {quoted(step.token.text)} would be taken"
-        was = "" if state.is_at_end else f", it was {quoted(state.tokens[state.at].text)}"
-        same = not state.is_at_end and step.token.id == state.tokens[state.at].id
-        text = f"{taken}{', as it was' if same else was}. Enter: go on from here so."
+    place = f"Token {state.at + 1} of {len(state.tokens)}: "
+    if state.is_at_end:
+        why = state.explorer.why(state.current)
+        text = f"The end: {why}. {name_of(step.token)} would follow. Enter goes on from here."
+    elif state.tried is not None:
+        taken = f"{place}with these settings {name_of(step.token)} would be taken"
+        same = step.token.id == state.tokens[state.at].id
+        was = "as it was" if same else f"it was {name_of(state.tokens[state.at])}"
+        text = f"{taken}, {was}. Enter goes on from here with them."
     elif step.logprob is None:
-        text = f"{place}{quoted(step.token.text)}, which the form of the answer leaves no choice of."
+        text = f"{place}{name_of(step.token)}, which the form of the answer leaves no choice of."
     else:
-        text = f"{place}{quoted(step.token.text)}, {_taken(step)}. {_standing(step)}"
+        text = f"{place}{name_of(step.token)}, {_taken(step)}. {_standing(step)}"
     return ([("head", line)] for line in wrapped(printable(text), width)[:3])
 
 
@@ -219,7 +222,10 @@ def _table(state: Stepping, step: TracedStep, width: int, height: int) -> Iterat
     stages = _shown_stages(step, max(1, (width - label) // LEAST_CELL))
     cell = (width - label) // len(stages)
     yield [("dim", " " * label), *(("head", pad(cut(step.stages[index].name, cell - 1), cell)) for index in stages)]
-    yield [("dim", " " * label), *(("dim", pad(_left(step.stages[index], cell - 1), cell)) for index in stages)]
+    yield [
+        ("dim", "left, bits".rjust(label - 1) + " "),
+        *(("dim", pad(_left(step.stages[index], cell - 1), cell)) for index in stages),
+    ]
     room = max(1, height - 2)
     first = max(0, min(state.selected - room // 2, len(state.rows) - room))
     for number, row in enumerate(state.rows[first : first + room], start=first):
@@ -241,16 +247,15 @@ def _shown_stages(step: TracedStep, count: int) -> list[int]:
 
 
 def _left(stage: Stage, width: int) -> str:
-    """How many candidates there are, and how open the choice is: as much of it as fits."""
-    texts = (f"{stage.num_candidates} left, {stage.entropy_bits:.1f} bits", f"{stage.num_candidates}, {stage.entropy_bits:.1f} b")
-    return next((text for text in texts if display_width(text) <= width), cut(str(stage.num_candidates), width))
+    """How many candidates there are, and how open the choice is."""
+    return cut(f"{stage.num_candidates}, {stage.entropy_bits:.1f}", width)
 
 
 def _candidate(
     state: Stepping, step: TracedStep, number: int, row: CandidateRow, label: int, shares: Sequence[ShareAt], cell: int
 ) -> Line:
     is_taken, is_marked = row.id == step.token.id, number == state.selected
-    name = pad(cut(f"{number + 1:>2} {'●' if is_taken else ' '}{quoted(row.text)}", label - 1), label)
+    name = pad(cut(f"{number + 1:>2} {'●' if is_taken else ' '}{row.name}", label - 1), label)
     style = "marked" if is_marked else "taken" if is_taken else ""
     return [(style, name), *((_cell_style(share, is_taken), pad(_cell(share, cell - 1), cell)) for share in shares)]
 
@@ -278,7 +283,7 @@ def _draw(state: Stepping, step: TracedStep, width: int) -> list[Line]:
     ids, shares = [one.id for one in last.top], [one.probability for one in last.top]
     numbers = {row.id: number for number, row in enumerate(state.rows)}
     line: Line = [("dim", "0 ")]
-    for token_id in draw_cells(step.draw, ids, shares, inner):
+    for token_id in draw_cells(step.draw, step.token.id, ids, shares, inner):
         number = numbers.get(-1 if token_id is None else token_id, len(LABELS))
         mark = "·" if token_id is None else LABELS[number] if number < len(LABELS) else "+"
         line.append(("taken" if token_id == step.token.id else "", mark))
@@ -299,14 +304,13 @@ def _help_body(state: Stepping, width: int, height: int) -> list[Line]:
     lines = list(help_lines(width))
     state.scrolled = max(0, min(state.scrolled, len(lines) - height + 1))
     shown = lines[state.scrolled : state.scrolled + height - 1]
-    more = "↑ ↓ scroll; Esc goes back" if len(lines) > height - 1 else "Esc goes back"
-    return [[("title", cut(f"Help  {more}", width))], *([("", line)] for line in shown)]
+    return [[("title", "Help")], *([("", line)] for line in shown)]
 
 
 def _tree_body(state: Stepping, width: int, height: int) -> list[Line]:
     rows = state.tree()
     first = max(0, min(state.in_tree - height // 2, len(rows) - height + 1))
-    lines: list[Line] = [[("title", cut("The branches  ↑ ↓ mark one, Enter goes there, Esc goes back", width))]]
+    lines: list[Line] = [[("title", "The branches")]]
     for row, (depth, branch) in enumerate(rows[first : first + height - 1], start=first):
         text = f"{'  ' * min(depth, max(1, width // 8))}{'└ ' if depth else ''}{_branch_words(state, branch)}"
         style = "marked" if row == state.in_tree else "taken" if branch.number == state.current else ""
@@ -326,7 +330,7 @@ def _joined(texts: Sequence[str]) -> str:
 
 def _ranks_body(state: Stepping, width: int, height: int) -> list[Line]:
     place = "at the end" if state.is_at_end else f"in the place of token {state.at + 1}"
-    lines: list[Line] = [[("title", cut(f"Options {place}, the likeliest first  Esc goes back", width))]]
+    lines: list[Line] = [[("title", cut(f"Options {place}, the likeliest first", width))]]
     lines += [[("dim", line)] for line in wrapped(RANKS, width)]
     for number, one in enumerate(state.ranks, start=1):
         lines += [[(style, line)] for style, line in _rank_lines(number, one, width)]
@@ -341,8 +345,10 @@ RANKS = (
 
 def _rank_lines(number: int, one: OptionRank, width: int) -> Iterator[tuple[str, str]]:
     yield "head", cut(f"{number}. {quoted(one.text[:200])}", width)
-    yield "", cut(f"   as a whole {_small(one.logprob)} (log {one.logprob:.2f}), per token {_small(one.mean_logprob)}", width)
-    parts = (f"{quoted(token.text)} {_small(logprob)}" for token, logprob in zip(one.tokens[:40], one.logprobs))
+    words = f"as a whole {_small(one.logprob)} (log {one.logprob:.2f}), per token {_small(one.mean_logprob)}"
+    for line in wrapped(words, width, "   "):
+        yield "", line
+    parts = (f"{name_of(token)} {_small(logprob)}" for token, logprob in zip(one.tokens[:40], one.logprobs))
     for line in wrapped(printable("  ".join(parts)), width - 3)[:2]:
         yield "dim", cut(f"   {line}", width)
 

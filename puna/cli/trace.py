@@ -93,7 +93,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
-    option("--step/--no-step", default=None, help="Step through it, or print it [step in a terminal]."),
+    option("--step/--no-step", default=None, help="Step through it [in a terminal], or print it."),
     option(
         "--layers",
         type=Positions(),
@@ -121,8 +121,8 @@ def command(
     the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
     writes it as one page to step through in a browser.
 
-    In a terminal it is stepped through: other tokens, texts and settings can be tried at any token, each as a branch of the answer.
-    ? says how, q leaves. --no-step prints it instead.
+    In a terminal it is stepped through: other tokens, texts and settings can be tried at any token, each as a branch of the
+    answer. ? says how, q leaves. --no-step prints it instead.
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.

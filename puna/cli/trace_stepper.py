@@ -221,9 +221,7 @@ class TraceStepper:
         """Show what there is now, and let the keys go where they belong."""
         wanted = self._buffer if self._is_asking else self._body
         if not self.app.layout.has_focus(wanted):
-            question = self.state.question
-            self._buffer.text = "" if question is None else question.text
-            self._buffer.cursor_position = len(self._buffer.text)
+            self._buffer.reset()
             self.app.layout.focus(wanted)
         self.app.invalidate()
 

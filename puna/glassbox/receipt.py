@@ -42,6 +42,7 @@ class Receipt:
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str
+    num_given: int = 0  # the first tokens, which were given as the answer's opening
 
     @classmethod
     def of(cls, completion: Completion, model: str, fingerprint: Fingerprint, backend: str, device: str) -> Self:
@@ -65,6 +66,7 @@ class Receipt:
             token_ids=completion.token_ids,
             text=completion.text,
             finish_reason=completion.finish_reason.value,
+            num_given=completion.num_given,
         )
 
     @classmethod
@@ -76,10 +78,13 @@ class Receipt:
             raise UsageError(f"{name} is no JSON: {first_line(error)}", hint=HINT) from None
         if not isinstance(given, dict) or given.get("format") != RECEIPT_FORMAT:
             raise UsageError(f"{name} is no receipt of the format {RECEIPT_FORMAT}", hint=HINT)
-        hints = get_type_hints(cls)
+        hints, given = get_type_hints(cls), {"num_given": 0, **given}
         if wrong := [field for field, kind in hints.items() if not _is_of(given.get(field), kind)]:
             raise UsageError(f"{name} has no {wrong[0]}, or it is not of its type", hint=HINT)
-        return cls(**{field: _as(given[field], kind) for field, kind in hints.items()})
+        receipt = cls(**{field: _as(given[field], kind) for field, kind in hints.items()})
+        if not 0 <= receipt.num_given <= len(receipt.token_ids):
+            raise UsageError(f"{name} has {len(receipt.token_ids)} tokens, and num_given is {receipt.num_given}", hint=HINT)
+        return receipt
 
     @property
     def params(self) -> SamplingParams:

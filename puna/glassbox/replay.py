@@ -14,6 +14,7 @@ from puna.glassbox.record import TracedModel
 from puna.glassbox.recorder import place_of
 from puna.glassbox.trace import Candidate, Draw
 from puna.history import History, Row
+from puna.opening import Opening
 from puna.runner import Runner
 from puna.sampling import Candidates, token_logprob
 
@@ -97,7 +98,8 @@ def replay(runner: Runner, model: TracedModel, receipt: Receipt) -> Replay:
     expected = receipt.token_ids
     comparison = Comparison(expected, model)
     params = dataclasses.replace(receipt.params, max_tokens=len(expected), timeout=None)
-    handle = runner.submit(receipt.prompt_ids, params, watcher=comparison)
+    opening = Opening(expected[: receipt.num_given])
+    handle = runner.submit(receipt.prompt_ids, params, opening=opening, watcher=comparison)
     try:
         for _ in handle:
             pass

@@ -33,6 +33,11 @@ def test_a_receipt_restores_the_run_from_its_json(llm: LLM, settings: dict[str, 
     assert (again.weights, again.tokenizer) == (llm.fingerprint.weights, llm.fingerprint.tokenizer)
 
 
+def test_a_receipt_without_the_number_of_given_tokens_had_none(llm: LLM) -> None:
+    facts = llm.receipt(llm.generate(PROMPT, max_tokens=3)).as_json()
+    assert facts.pop("num_given") == 0 == Receipt.read(json.dumps(facts)).num_given
+
+
 def test_other_weights_and_other_tokenizers_are_refused_with_both_digests(llm: LLM) -> None:
     receipt = llm.receipt(llm.generate(PROMPT, max_tokens=1))
     with pytest.raises(UsageError, match=f"the digest of its weights is {receipt.weights}, and that of m.gguf 00"):
@@ -57,6 +62,9 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, A
         (lambda facts: "[]", "is no receipt of the format"),
         (changed(lambda facts: facts.update(format="puna-receipt-9")), "is no receipt of the format"),
         (changed(lambda facts: facts.pop("weights")), "has no weights"),
+        (changed(lambda facts: facts.update(num_given=2)), "has 1 tokens, and num_given is 2"),
+        (changed(lambda facts: facts.update(num_given=-1)), "num_given is -1"),
+        (changed(lambda facts: facts.update(num_given="1")), "has no num_given, or it is not of its type"),
         (changed(lambda facts: facts.update(prompt_ids=["1"])), "has no prompt_ids, or it is not of its type"),
         (changed(lambda facts: facts.update(token_ids=[True])), "has no token_ids"),
         (changed(lambda facts: facts.update(settings=[])), "has no settings"),
