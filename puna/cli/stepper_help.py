@@ -41,8 +41,8 @@ SCREEN = (
     "Below, each row is a candidate for this place, and each column a stage: first the model's own probabilities, then what each"
     " filter left of them. ● is the token that was taken. cut: the filter removed it. A dot: it is not among the likeliest that"
     " are listed. left: how many candidates there still are; bits: how open the choice still is (the entropy).",
-    "The last line shows all candidates side by side between 0 and 1, each as wide as it is likely, named by its number; the mark"
-    " below is the random number that was drawn, and it fell on the token that was taken.",
+    "The last line shows all candidates side by side between 0 and 1, each as wide as it is likely, named by its number (+: above"
+    " 9); the mark below is the random number that was drawn, and it fell on the token that was taken.",
     "A setting that you change is tried on this step only, without the model. mirostat and adaptive-p depend on the tokens"
     " before: with them the step is that of a run with these settings from the first token on, to which the tokens were given.",
 )
