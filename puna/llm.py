@@ -31,15 +31,18 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.explorer import Explorer
+from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record
+from puna.glassbox.record import TracedModel, record, text_of
 from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
-from puna.plan import Plan, kv_bytes
+from puna.opening import NO_OPENING, Opening
+from puna.plan import Plan, kv_bytes, offloaded_bytes, read_by_type
 from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
@@ -52,6 +55,7 @@ from puna.score import OptionIds, OptionScore, encode_options
 from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
+from puna.tokenizers.continuation import continuation_ids
 from puna.units import counted
 from puna.variables import misspelt
 
@@ -69,6 +73,7 @@ class CallSettings(SamplingSettings, total=False):
     sampler: TokenSampler | Sequence[TokenSampler] | None
     schema: Any
     logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
+    opening: str | Sequence[int]
 
 
 class ChatSettings(CallSettings, total=False):
@@ -86,6 +91,7 @@ class PromptJob(NamedTuple):
     params: SamplingParams
     sampler: TokenSampler | None
     processors: tuple[LogitsProcessor, ...] = ()
+    opening: Opening = NO_OPENING
 
 
 class LLM:
@@ -303,6 +309,9 @@ class LLM:
 
         `logits_processors`: functions (ids, logits) -> logits, which change the logits before the filters of `params`: `ids` are
         those of prompt and output so far; a function may change and return the array that it gets, (vocab_size,) float32.
+
+        `opening`: what the answer begins with, whatever the model would say: a text, or token ids. It counts as generated. So any
+        answer can be branched: its first ids, another one, and what the model says then.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -320,18 +329,68 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
-    def trace(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Trace:
+    def trace(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        top: int = 10,
+        first: int | None = None,
+        layers: LayerChoice = False,
+        **settings: Unpack[CallSettings],
+    ) -> Trace:
         """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
         after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
         ended, and times. The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed.
 
-        `top`: the most likely candidates that each stage shows. 1..1000 [10]
+        `top`: the most likely candidates that each stage shows; 0: no stages. 0..1000 [10]. `first`: with an `opening`, the
+        first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
+        its ids as the opening, `first=0` and `max_tokens=len(ids)`, the steps are those of the run that made it, if the settings
+        are.
+        `layers`: where to look inside: a list of steps of the answer, from 0 (-1 is the last token of the prompt); "answer",
+        "prompt", "all", or True: the answer's first 8 tokens. There `Trace.layers` has, after each layer, what the model would
+        answer (the logit lens), and how each head weighs the positions before. That passes the text through the model once more,
+        slowly, by numpy. UsageError for a step before the prompt, InsufficientMemoryError if a layer does not fit as float32.
+        [False: nowhere]
         """
-        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
+        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first, layers)
 
-    def chat_trace(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Trace:
+    def chat_trace(
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        top: int = 10,
+        first: int | None = None,
+        layers: LayerChoice = False,
+        **settings: Unpack[ChatSettings],
+    ) -> Trace:
         """Like `trace`, of the answer to a conversation, as `chat` gives it."""
-        return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+        jobs = partial(self.chat_jobs, messages, params, settings)
+        return self._trace(messages, jobs, is_conversation(messages), top, first, layers)
+
+    def explore(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Explorer:
+        """A tree of answers to a prompt. `Explorer.start` makes the first one; then an answer can be branched at any token, a
+        step sampled with other settings, and options ranked. The arguments are those of `trace`; `top`: 1..1000 [10].
+        """
+        return self._explore(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
+
+    def chat_explore(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Explorer:
+        """Like `explore`, of the answers to a conversation."""
+        return self._explore(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+
+    def _explore(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Explorer:
+        if not is_one:
+            raise UsageError("one prompt is explored, and a list of them is given", hint="Explore them one after the other.")
+        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
+        (job,) = encode()
+        if job.sampler is not None or job.opening.token_ids:
+            raise UsageError("an explorer samples by params and begins with nothing", hint="Leave sampler and opening out.")
+        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        return Explorer(
+            self.runner, self.engine.admission, self.traced_model, job.prompt_ids, job.params, job.processors,
+            given=text, tokenizer_s=seconds, top=count,
+        )  # fmt: skip
 
     def receipt(self, completion: Completion) -> Receipt:
         """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
@@ -345,27 +404,45 @@ class LLM:
         `Replay.difference` has the step, both candidates and their margin.
         """
         receipt.require_same(self.fingerprint, str(self.path))
-        return replay(self.runner, self._traced_model(), receipt)
+        return replay(self.runner, self.traced_model, receipt)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Digests of the weights and of the tokenizer. UsageError once the model is closed."""
+        checkpoint = self._opened()
+        return Fingerprint(content_digest(checkpoint), tokenizer_digest(checkpoint.tokenizer))
+
+    def _opened(self) -> Checkpoint:
+        """The model's file. UsageError once the model is closed."""
         if self._checkpoint is None:
             raise UsageError("the model was closed", hint="Load it again.")
-        return Fingerprint(content_digest(self._checkpoint), tokenizer_digest(self._checkpoint.tokenizer))
+        return self._checkpoint
 
-    def _trace(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Trace:
+    def _trace(
+        self,
+        given: Prompt | Chat,
+        encode: Callable[[], list[PromptJob]],
+        is_one: bool,
+        top: int,
+        first: int | None,
+        layers: LayerChoice,
+    ) -> Trace:
         if not is_one:
             raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
-        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
+        choice = checked_choice(layers)
+        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
+        count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
-        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
-        return record(self.runner, self._traced_model(), *job, given=text, tokenizer_s=seconds, top=count)
+        seconds, text = time.perf_counter() - started, text_of(given)
+        own = traced_from(job, first)
+        return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 
-    def _traced_model(self) -> TracedModel:
+    @property
+    def traced_model(self) -> TracedModel:
         """What a trace says of this model."""
         per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
-        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token)
+        read = sum(read_by_type(self.model, self.plan).values()) + offloaded_bytes(self.plan)
+        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token, read)
 
     @overload
     def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
@@ -596,7 +673,15 @@ class LLM:
         self._tell_host_samples(each)
         if self.stored_pages is not None:
             self.stored_pages.tell()
-        return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
+        opening = self._opening(settings.get("opening", ()))
+        return [PromptJob(encode(item), *own, processors, opening) for item, own in zip(items, zip(each, samplers), strict=True)]
+
+    def _opening(self, given: Any) -> Opening:
+        """What an answer begins with."""
+        if isinstance(given, str):
+            text, limit = checks.unicode("opening", given), self.plan.max_context
+            return Opening(tuple(continuation_ids(text, self._tokenizer_for("text"), limit)))
+        return Opening(tuple(checks.token_ids("opening", checks.row("opening", given, ONE_PROMPT))))
 
     def _open(self, jobs: list[PromptJob], call: Call | None = None) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
@@ -731,6 +816,16 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         self.handle.close()
+
+
+def traced_from(job: PromptJob, first: int | None) -> PromptJob:
+    """The job, whose opening is traced from token `first` on; None: not at all. UsageError if it has no such token."""
+    last = len(job.opening.token_ids)
+    if first is None:
+        return job
+    if not last:
+        raise UsageError(f"first is {first}, and the answer has no opening", hint="Give the ids of the answer as the opening.")
+    return job._replace(opening=dataclasses.replace(job.opening, sampled_from=checks.whole("first", first, 0, last)))
 
 
 def is_prompt(given: Any) -> bool:

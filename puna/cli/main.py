@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": ("puna.cli.serve", "Serve models to programs: the APIs of OpenAI, Anthropic, Ollama."),
     "trace": ("puna.cli.trace", "Answer one prompt, and show how each token came to be."),
     "replay": ("puna.cli.replay", "Run again what a receipt holds, and compare each token."),
+    "explain": ("puna.cli.explain", "Take a tour of how it works, or take a source file apart."),
     "bench": ("puna.cli.bench", "Measure speed, and its share of what the machine can do."),
     "perplexity": ("puna.cli.perplexity", "Measure how surprised a model is by a text."),
     "models": ("puna.cli.models", "List the models that are here, and the best for this machine."),
@@ -47,6 +48,8 @@ COMMANDS = {
     "cache": ("puna.cli.cache", "Show or empty what --cache-dir keeps."),
     "tokenize": ("puna.cli.tokenize", "Show the token ids, pieces and bytes of a text."),
 }
+# Commands that share a line of `puna --help`, which must fit a screen of 24 lines -> that line.
+TOGETHER: dict[tuple[str, ...], str] = {("models", "rm"): "List the models that are here, and the best; or remove one."}
 QUESTION = "run"  # the command for a question that is given instead of a command
 CONVERSATION = "chat"
 
@@ -98,7 +101,13 @@ class LazyGroup(click.Group):
         """Without a heading: the text above ends with a colon."""
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(list(dict(map(help_line, COMMANDS)).items()))
+
+
+def help_line(name: str) -> tuple[str, str]:
+    """The names and the text of the line in which `puna --help` tells of a command."""
+    names = next((names for names in TOGETHER if name in names), (name,))
+    return ", ".join(names), TOGETHER.get(names, COMMANDS[name][1])
 
 
 def is_question(word: str) -> bool:

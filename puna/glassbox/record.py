@@ -14,8 +14,10 @@ from puna.completion import Completion
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
+from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
 from puna.runner import Runner
@@ -37,6 +39,7 @@ class TracedModel:
     tokenizer: Tokenizer | None
     max_context: int
     kv_bytes_per_token: int
+    weights_bytes: int  # that computing one token reads
 
     def token(self, token_id: int) -> TracedToken:
         tokenizer = self.tokenizer
@@ -56,24 +59,64 @@ def record(
     params: SamplingParams,
     sampler: TokenSampler | None,
     processors: Sequence[LogitsProcessor],
+    opening: Opening = NO_OPENING,
     *,
     given: str | None,
     tokenizer_s: float,
     top: int,
     max_candidates: int = MAX_CANDIDATES,
+    look: LayerLook | None = None,
 ) -> Trace:
     """Run a prompt to its end. `top`: the candidates that each stage shows; `tokenizer_s`: what encoding the prompt took."""
+    if look is not None:
+        look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    recorder = StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
-    handle = runner.submit(prompt_ids, params, sampler, processors, watcher=recorder)
+    recorder = step_recorder(model, top, max_candidates)
+    handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass
     finally:
         handle.close()
+    used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
     completion = Completion.of(handle)
-    steps = tuple(_steps(recorder, completion, model))
+    trace = trace_of(completion, params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
+    layers = None if look is None else look.of(completion, trace.steps, cache(model.token), top)
+    return dataclasses.replace(trace, layers=layers)
+
+
+def step_recorder(model: TracedModel, top: int, max_candidates: int = MAX_CANDIDATES) -> StepRecorder:
+    """The watcher of a request whose trace `trace_of` makes."""
+    return StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
+
+
+def trace_of(
+    completion: Completion,
+    params: SamplingParams,
+    recorder: StepRecorder,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request that `recorder` has watched."""
+    steps = steps_of(recorder, completion, model)
+    return trace_with(steps, completion, params, model, filters, given=given, tokenizer_s=tokenizer_s)
+
+
+def trace_with(
+    steps: tuple[TracedStep, ...],
+    completion: Completion,
+    params: SamplingParams,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request, with the steps that are known of it."""
     return Trace(
         format=FORMAT,
         engine=__version__,
@@ -81,7 +124,7 @@ def record(
         backend=model.backend,
         settings=settings_of(params),
         seed=completion.seed,
-        filters=tuple(used_filters(params, has_processors=bool(processors))) if sampler is None else (),
+        filters=filters,
         prompt=_prompt(model, completion, params, given, tokenizer_s),
         steps=steps,
         num_left_out=len(completion.token_ids) - len(steps),
@@ -92,14 +135,15 @@ def record(
         why=why_it_ended(completion, params, model),
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
+        weights_bytes=model.weights_bytes,
     )
 
 
-def _steps(recorder: StepRecorder, completion: Completion, model: TracedModel) -> list[TracedStep]:
+def steps_of(recorder: StepRecorder, completion: Completion, model: TracedModel) -> tuple[TracedStep, ...]:
     """The steps up to the last recorded one. A token that nobody sampled is one that a form leaves no choice of."""
     end = len(completion.token_ids) if recorder.has_room else max(recorder.steps, default=-1) + 1
     own = enumerate(completion.token_ids[:end])
-    return [recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own]
+    return tuple(recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own)
 
 
 def _prompt(
@@ -116,6 +160,17 @@ def _prompt(
         tokenizer_s=tokenizer_s,
         padded=padded([len(ids)], params.max_tokens, model.max_context),
     )
+
+
+def text_of(given: object) -> str | None:
+    """A prompt or a conversation as the text that a person typed last.
+
+    >>> text_of("Why?"), text_of([{"role": "user", "content": "Why?"}]), text_of([1, 2])
+    ('Why?', 'Why?', None)
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str) and given and isinstance(given[-1], Mapping):
+        given = given[-1].get("content")
+    return given if isinstance(given, str) else None
 
 
 def padded(prompt_lengths: Sequence[int], max_gen_len: int | None, max_seq_len: int) -> PaddedBatch:

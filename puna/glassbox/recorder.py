@@ -24,17 +24,22 @@ MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
 
 
 class StepRecorder:
-    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows.
+    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows; 0: no stages.
 
-    After `max_candidates` candidates it records no further step, and the run goes on.
+    After `max_candidates` candidates it records no further step, and the run goes on. Nor does it record steps before `first`.
     """
 
     def __init__(
-        self, token: Callable[[int], TracedToken], kv_bytes_per_token: int, top: int, max_candidates: int = MAX_CANDIDATES
+        self,
+        token: Callable[[int], TracedToken],
+        kv_bytes_per_token: int,
+        top: int,
+        max_candidates: int = MAX_CANDIDATES,
+        first: int = 0,
     ) -> None:
         self.steps: dict[int, TracedStep] = {}  # by the number of tokens before
         self._token, self._kv_bytes, self._top = token, kv_bytes_per_token, top
-        self._num_left = max_candidates
+        self._num_left, self._first = max_candidates, first
         self._computed: list[ComputedTokens] = []
         self._draw: tuple[Candidates, float, int] | None = None
         self._num_known = 0  # tokens whose K and V are in memory
@@ -51,23 +56,25 @@ class StepRecorder:
 
     def begin(self, logits: Row, history: History) -> None:
         self._begun_at, self._index = time.perf_counter(), history.num_generated
-        self._heard = [(MODEL, Candidates(logits))]
+        self._heard, self._is_filtered, self._is_drawn = [(MODEL, Candidates(logits))], False, False
 
     def filtered(self, name: str, kept: Candidates) -> None:
+        self._is_filtered = True
         if name != GIVEN:
             self._heard.append((name, kept))
         elif kept.logits is not self._heard[0][1].logits:
             self._heard.append((CONSTRAINT, kept))
 
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
-        self._draw = None if uniform is None else (kept, uniform, index)
+        self._draw, self._is_drawn = None if uniform is None else (kept, uniform, index), True
 
     def end(self, token_id: int) -> None:
         sampled_at = time.perf_counter()
-        if self.has_room:
+        if self.has_room and self._index >= self._first:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
-            self._num_left -= sum(map(_size, step.stages))
+            self._num_left -= size_of(step)
         self._computed, self._heard, self._draw = [], [], None
+        self._num_known += 1  # the token's own, unless the next step says otherwise: guesses were computed before they were taken
         self._resumed_at = time.perf_counter()
 
     def _step(self, token_id: int, sampled_at: float) -> TracedStep:
@@ -77,8 +84,9 @@ class StepRecorder:
             token=self._token(token_id),
             logprob=token_logprob(logits, token_id, 0).logprob,
             rank=rank(logits, token_id),
-            stages=tuple(self._stages(token_id)),
-            draw=None if self._draw is None else place_of(*self._draw),
+            is_given=self._is_filtered and not self._is_drawn,
+            stages=tuple(self._stages(token_id)) if self._top else (),
+            draw=None if self._draw is None else place_of(*self._draw, self._top),
             computed=tuple(self._computed),
             kv_bytes=self._num_known * self._kv_bytes,
             model_s=self._begun_at - self._resumed_at,
@@ -86,14 +94,14 @@ class StepRecorder:
         )
 
     def _stages(self, token_id: int) -> Iterator[Stage]:
-        before: _StageRow | None = None
+        before: StageRow | None = None
         for name, kept in self._heard:
-            after = _StageRow(kept, self._token)
+            after = StageRow(kept, self._token)
             yield after.stage(name, token_id, self._top, before)
             before = after
 
 
-class _StageRow:
+class StageRow:
     """The candidates of one stage."""
 
     def __init__(self, kept: Candidates, token: Callable[[int], TracedToken]) -> None:
@@ -105,7 +113,7 @@ class _StageRow:
         """The ids that can be taken, ascending."""
         return self._places if self._kept.ids is None else self._kept.ids[self._places]
 
-    def stage(self, name: str, token_id: int, top: int, before: _StageRow | None) -> Stage:
+    def stage(self, name: str, token_id: int, top: int, before: StageRow | None) -> Stage:
         likeliest = token_logprob(self._kept.logits, int(self._places[0]), top).top
         return Stage(
             name=name,
@@ -169,16 +177,18 @@ def entropy_bits(logits: Row) -> float:
     return abs(float((shares * np.log2(shares)).sum()))
 
 
-def place_of(kept: Candidates, uniform: float, index: int) -> Draw:
-    """The part of 0..1 that the candidate at `index` has.
+def place_of(kept: Candidates, uniform: float, index: int, top: int = 0) -> Draw:
+    """The part of 0..1 that the candidate at `index` has, and where the parts of the `top` likeliest begin.
 
-    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1)
-    Draw(uniform=0.3, low=0.25, high=0.75)
+    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1, 2)
+    Draw(uniform=0.3, low=0.25, high=0.75, starts=(0.25, 0.0))
     """
     ends = masses_of(kept.logits).cumsum(dtype=np.float64)
-    return Draw(uniform, float(ends[index - 1] / ends[-1]) if index else 0.0, float(ends[index] / ends[-1]))
+    starts = np.concatenate([[0.0], ends[:-1]]) / ends[-1]
+    likeliest = [place for place, _ in token_logprob(kept.logits, index, top).top if kept.logits[place] > REMOVED]
+    return Draw(uniform, float(starts[index]), float(ends[index] / ends[-1]), tuple(float(starts[place]) for place in likeliest))
 
 
-def _size(stage: Stage) -> int:
-    """How many candidates a stage holds."""
-    return len(stage.top) + 3
+def size_of(step: TracedStep) -> int:
+    """How much of the room a step takes: its candidates, and one for itself."""
+    return 1 + sum(len(stage.top) + 3 for stage in step.stages)
