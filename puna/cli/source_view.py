@@ -12,7 +12,7 @@ from puna.progress import printable
 from puna.units import counted
 
 if TYPE_CHECKING:
-    from puna.explain.source.explained import BlockNote, CallNote, ExplainedSource, OutlineRow, ParameterNote, Part
+    from puna.explain.source.explained import BlockNote, CallNote, ExplainedSource, OutlineRow, ParameterNote, SourcePart
     from puna.explain.source.tracer.snapshots import Snapshot
     from puna.explain.source.tracing import SourceRun
 
@@ -57,7 +57,7 @@ def _opening(report: ExplainedSource, width: int, place: str) -> Iterator[str]:
         width,
     )
     if report.model is not None:
-        yield from _paragraph(f"Values are measured: puna carried out its loops, as data, on {report.model}.", width)
+        yield from _paragraph(f"Values are measured: its loops were carried out as data, on {report.model}.", width)
     if report.asked is not None:
         yield from _paragraph(f"Lines with ~ are the words of {report.asked}, which may be wrong.", width)
     if report.problem is not None:
@@ -112,7 +112,7 @@ def _problem(report: ExplainedSource, width: int) -> Iterator[str]:
 # ---- a function -------------------------------------------------------------------------------------------------------------
 
 
-def _part_head(part: Part, report: ExplainedSource, width: int) -> Iterator[str]:
+def _part_head(part: SourcePart, report: ExplainedSource, width: int) -> Iterator[str]:
     if part.name:
         title = printable(f"{part.name}, a {part.kind}, lines {part.first} to {part.last}")
         yield cut(title, width)
@@ -146,7 +146,7 @@ LOOPS = {
 }
 
 
-def _run_words(part: Part, run: SourceRun, width: int) -> Iterator[str]:
+def _run_words(part: SourcePart, run: SourceRun, width: int) -> Iterator[str]:
     if run.function != part.name:
         yield from _paragraph(f"Its values are from the run of {run.function}.", width)
         return
@@ -183,7 +183,7 @@ def _rule(title: str, width: int) -> str:
     return cut(head + "─" * max(0, width - display_width(head)), width)
 
 
-def _block(block: BlockNote, part: Part, report: ExplainedSource, width: int) -> Iterator[str]:
+def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: int) -> Iterator[str]:
     span = f"line {block.first}" if block.first == block.last else f"lines {block.first} to {block.last}"
     yield _rule(span, width)
     yield from _source_lines(block, width)
@@ -232,7 +232,7 @@ def _piece(text: str, room: int) -> str:
     return text[: near + 1] if near > end - 30 and text[:near].strip() else text[: max(end, 1)]
 
 
-def _standing(block: BlockNote, part: Part, width: int) -> Iterator[str]:
+def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:
     """Whether the run came here, and how often."""
     run = part.run
     if run is None:
@@ -242,7 +242,8 @@ def _standing(block: BlockNote, part: Part, width: int) -> Iterator[str]:
         words = stop.reason if stop.is_own else f"from here on puna can only read: {stop.reason}"
         yield from _paragraph(f"In the run, {words} (line {stop.line}).", width, INDENT)
     elif block.executions == 0 and block.sentences:
-        yield from _paragraph("In this run: not reached.", width, INDENT)
+        words = "its loop has no round." if block.is_reached else "not reached."
+        yield from _paragraph(f"In this run: {words}", width, INDENT)
     elif block.truths:
         yield from _paragraph(_truth_words(block), width, INDENT)
 

@@ -14,12 +14,12 @@ from puna.explain.source.library import DECORATORS
 from puna.explain.source.loops import Loop, Purpose, recognised
 from puna.explain.source.reading import ParseProblem, SourceText
 from puna.explain.source.sentences import Sentence, first_sentence, header, sentences, type_words
-from puna.explain.source.settings import Setting, meaning_of, settings_of
+from puna.explain.source.settings import SettingNote, meaning_of, settings_of
 from puna.explain.source.symbols import Definition, FunctionNode, constants_of, definitions, functions_of
 from puna.explain.source.tracer.interpreter import Position, bound_names, position_of
-from puna.explain.source.tracer.operations import Draw
+from puna.explain.source.tracer.operations import DrawnPosition
 from puna.explain.source.tracer.snapshots import Record, Records, Snapshot
-from puna.explain.source.tracing import Program, SourceRun
+from puna.explain.source.tracing import SourceRun, SourceScope
 
 MAX_CALLS = 12  # of one block
 MAX_LATER = 5  # rounds of a loop after the first
@@ -45,7 +45,7 @@ class CallNote:
     does: str
     shape: str
     value: Snapshot | None = None
-    draws: tuple[Draw, ...] = ()
+    draws: tuple[DrawnPosition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,15 @@ class BlockNote:
     names: list[NameNote]
     calls: list[CallNote]
     slices: list[SliceNote]
-    settings: list[Setting]
+    settings: list[SettingNote]
     executions: int | None = None
+    is_reached: bool = False  # by the run; a loop may be reached and have no round
     truths: tuple[bool, ...] = ()  # of the block's conditions, in the run's first round
     prose: str | None = None  # a model's words; nothing that puna measured
 
 
 @dataclass(slots=True)
-class Part:
+class SourcePart:
     """A function, a class or the file's own level: its blocks."""
 
     name: str
@@ -125,7 +126,7 @@ class ExplainedSource:
     symbol: str | None
     num_lines: int
     outline: list[OutlineRow]
-    parts: list[Part] = field(default_factory=list)
+    parts: list[SourcePart] = field(default_factory=list)
     problem: ParseProblem | None = None
     model: str | None = None
     asked: str | None = None
@@ -144,7 +145,7 @@ class ExplainedSource:
         }
 
 
-def _part_json(part: Part) -> dict[str, Any]:
+def _part_json(part: SourcePart) -> dict[str, Any]:
     return {
         "name": part.name, "kind": part.kind, "first": part.first, "last": part.last, "says": part.says, "notes": part.notes,
         "loop": None if part.loop is None else str(part.loop.kind), "returns": part.returns,
@@ -173,7 +174,8 @@ def _block_json(block: BlockNote) -> dict[str, Any]:
         "first": block.first, "last": block.last, "depth": block.depth, "source": list(block.lines), "lead": block.lead,
         "sentences": [one._asdict() for one in block.sentences], "names": [_note_json(one) for one in block.names],
         "calls": [_note_json(one) for one in block.calls], "slices": [_note_json(one) for one in block.slices],
-        "settings": [one._asdict() for one in block.settings], "executions": block.executions, "prose": block.prose,
+        "settings": [one._asdict() for one in block.settings], "executions": block.executions,
+        "prose": block.prose,
     }  # fmt: skip
 
 
@@ -216,9 +218,9 @@ class Dissection:
             return None
         return recognised(definition.node, {**self.functions, **self._methods(definition)}, self.aliases)
 
-    def program(self, definition: Definition) -> Program:
+    def program(self, definition: Definition) -> SourceScope:
         """What a run of a function may use of the file."""
-        return Program(self.functions, constants_of(self.source.tree.body), self.aliases, self._methods(definition))
+        return SourceScope(self.functions, constants_of(self.source.tree.body), self.aliases, self._methods(definition))
 
     def _methods(self, definition: Definition) -> Mapping[str, ast.FunctionDef]:
         return functions_of(definition.owner.body) if definition.owner is not None else {}
@@ -233,7 +235,7 @@ class Dissection:
         last = one.node.end_lineno or one.node.lineno
         return OutlineRow(one.name, one.kind, one.first_line, last, says, None if loop is None else str(loop.kind))
 
-    def file_part(self) -> Part | None:
+    def file_part(self) -> SourcePart | None:
         """The file's own level: imports, constants, what runs; without its functions and classes. None if there is nothing."""
         body = [one for one in self.source.tree.body if not isinstance(one, FunctionNode | ast.ClassDef)]
         if not body:
@@ -242,9 +244,9 @@ class Dissection:
         notes = self._blocks(_without_docstring(body), 0, None)
         if not notes and not says:
             return None
-        return Part("", "file", 1, len(self.source.lines), says, [], [], "", notes)
+        return SourcePart("", "file", 1, len(self.source.lines), says, [], [], "", notes)
 
-    def part(self, definition: Definition, run: SourceRun | None = None) -> Part:
+    def part(self, definition: Definition, run: SourceRun | None = None) -> SourcePart:
         """A function or class, block by block; of a class, its own level without its methods."""
         node = definition.node
         loop = self.loop_of(definition)
@@ -254,7 +256,7 @@ class Dissection:
         after = (
             (node.body[0].end_lineno or 0) if len(body) < len(node.body) and ast.get_docstring(node) else node.body[0].lineno - 1
         )
-        return Part(
+        return SourcePart(
             definition.name, definition.kind, definition.first_line, node.end_lineno or node.lineno,
             first_sentence(ast.get_docstring(node) or ""), list(self._notes(definition)),
             [] if isinstance(node, ast.ClassDef) else list(self._parameters(node, loop, run)),
@@ -325,7 +327,8 @@ class Dissection:
             _names(statements, run, self.known), self._calls(nodes, run, seen), _slices(nodes, run),
             [one for node in nodes if isinstance(node, ast.Call) for one in settings_of(node)],
             None if run is None else max((one.count for one in happened), default=0),
-            tuple(one.first[0].truth for one in happened if one.first and one.first[0].truth is not None),
+            is_reached=bool(happened),
+            truths=tuple(one.first[0].truth for one in happened if one.first and one.first[0].truth is not None),
         )  # fmt: skip
 
     def _calls(self, nodes: Sequence[ast.expr], run: SourceRun | None, seen: set[str]) -> list[CallNote]:

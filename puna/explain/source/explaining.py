@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from puna.errors import PunaError
-from puna.explain.source.explained import Dissection, ExplainedSource, Part
+from puna.explain.source.explained import Dissection, ExplainedSource, SourcePart
 from puna.explain.source.reading import SourceText, read_source
 from puna.explain.source.symbols import Definition, find
 from puna.explain.source.tracer.values import LanguageModel
@@ -15,7 +16,7 @@ from puna.explain.source.tracing import SourceRun, run_loop
 SMALL = 250  # lines; of a longer file, without a name, puna shows the outline
 LONGEST_CLASS = 400  # lines; of a longer class, its methods are only named
 
-ModelLoader = Callable[[], LanguageModel]
+ModelLoader = Callable[[], LanguageModel | None]  # None: there is no model, so nothing is run
 
 
 def explain_file(path: Path, symbol: str | None, load: ModelLoader | None, *, whole: bool = False) -> ExplainedSource:
@@ -52,7 +53,7 @@ def _wanted(file: Dissection, symbol: str | None, whole: bool) -> list[Definitio
     except PunaError as error:
         problem = file.source.problem
         if problem is not None:
-            error.give_hint(f"puna could read {file.source.name} up to line {problem.read_to} only: {problem.cause}.")
+            error.give_hint(f"{file.source.name} is readable only up to line {problem.read_to}: {problem.cause}.")
         raise
     return [one for definition in found for one in _with_methods(file, definition, whole)]
 
@@ -69,7 +70,7 @@ def _with_methods(file: Dissection, definition: Definition, whole: bool) -> Iter
         yield from (one for one in file.definitions if one.owner is definition.node and one.kind == "method")
 
 
-def _helpers(file: Dissection, definition: Definition, run: SourceRun) -> Iterator[Part]:
+def _helpers(file: Dissection, definition: Definition, run: SourceRun) -> Iterator[SourcePart]:
     """The functions of the file that a run went through, with what they did in it."""
     lines = {position[0] for position in run.records}
     for one in file.definitions:
@@ -90,9 +91,10 @@ class _Runner:
         loop = self._file.loop_of(definition)
         if loop is None or self._load is None:
             return None
+        if self._model is None and (model := self._load()) is not None:
+            self._model, self._report.model = model, model.name
         if self._model is None:
-            self._model = self._load()
-            self._report.model = self._model.name
-        node = definition.node
-        assert not hasattr(node, "bases")
-        return run_loop(definition.name, node, loop, self._file.program(definition), self._model)  # type: ignore[arg-type]
+            self._load = None
+            return None
+        assert isinstance(definition.node, ast.FunctionDef)
+        return run_loop(definition.name, definition.node, loop, self._file.program(definition), self._model)

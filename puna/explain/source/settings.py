@@ -57,7 +57,7 @@ _RANGE = re.compile(r"\. (-?[\d.*]+\.\.[^.]*|Up to \d+)$")  # what is allowed, a
 _FIELD = re.compile(r"^ {8}(\w+): (.*?)(?: \[([^\[\]]*|\[.*\])\])?$", re.MULTILINE)
 
 
-class Setting(NamedTuple):
+class SettingNote(NamedTuple):
     """A keyword argument: the name, its value's source, and what it does."""
 
     name: str
@@ -83,10 +83,10 @@ def meaning_of(name: str) -> str | None:
     return None if told is None else _RANGE.sub(r" (\1)", told)
 
 
-def settings_of(node: ast.Call) -> list[Setting]:
+def settings_of(node: ast.Call) -> list[SettingNote]:
     """The sampling settings among a call's keywords; none if the call seems to be about something else."""
     named = [(one.arg, one.value) for one in node.keywords if one.arg]
-    found = [Setting(name, code(value, 60), told) for name, value in named if (told := meaning_of(name)) is not None]
+    found = [SettingNote(name, code(value, 60), told) for name, value in named if (told := meaning_of(name)) is not None]
     last = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
     sampling = [one for one in found if one.name not in ("n", "seed", "stop", "priority", "timeout", "regex", "choice")]
     return found if sampling and (last in TAKERS or len(sampling) > 1) else []

@@ -6,6 +6,7 @@ import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,23 @@ from puna.explain.source.loops import Loop, LoopKind, Purpose
 from puna.explain.source.tracer.functions import SourceError
 from puna.explain.source.tracer.interpreter import Interpreter, Position
 from puna.explain.source.tracer.limits import BeyondError
-from puna.explain.source.tracer.operations import Draw
-from puna.explain.source.tracer.snapshots import Records, Snapshot, Spelling, snapshot
-from puna.explain.source.tracer.tensors import Tensor, TokenIds
+from puna.explain.source.tracer.operations import DrawnPosition
+from puna.explain.source.tracer.snapshots import Records, Snapshot, TokenSpelling, snapshot
+from puna.explain.source.tracer.tensors import IdList, TracedTensor
 from puna.explain.source.tracer.values import (
     DEVICE,
     PAD_ID,
     LanguageModel,
+    ModelSizes,
     ModelValue,
     SelfValue,
-    Sizes,
     TokenizerValue,
     Unknown,
     UserFunction,
 )
 
-PROMPTS = ("The capital of Peru is", "One, two, three, four, five,")  # of different lengths: a ragged batch
+# Two prompts and the most tokens that are taken of each: in any vocabulary, a ragged batch.
+PROMPTS = (("The capital of Peru is", 10), ("One, two, three, four, five,", 16))
 MAX_NEW = 6  # tokens
 SEED = 20
 TEMPERATURE, TOP_P, TOP_K, MIN_P = 0.6, 0.9, 50, 0.05
@@ -71,15 +73,15 @@ class SourceRun:
     arguments: tuple[Argument, ...]
     records: Mapping[Position, Records]
     calls: Mapping[Position, Snapshot]
-    draws: tuple[Draw, ...]
-    drawn: Mapping[Position, tuple[Draw, ...]]  # what each call drew first
+    draws: tuple[DrawnPosition, ...]
+    drawn: Mapping[Position, tuple[DrawnPosition, ...]]  # what each call drew first
     num_model_calls: int
     result: Snapshot | None
     stop: Stop | None
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class SourceScope:
     """What a run may use of a file: its functions, its constants, the names of its imports, the methods beside the function."""
 
     functions: Mapping[str, ast.FunctionDef]
@@ -89,15 +91,20 @@ class Program:
 
 
 def run_loop(
-    name: str, node: ast.FunctionDef, loop: Loop, program: Program, model: LanguageModel, *, greedy: bool = False
+    name: str,
+    node: ast.FunctionDef,
+    loop: Loop,
+    program: SourceScope,
+    model: LanguageModel,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> SourceRun:
     """Call a recognised loop with a two-prompt batch; if that does not fit it, with one prompt, and with a plain row.
 
-    greedy: at temperature 0. The run that got furthest is returned.
+    chosen: values of some parameters; puna chooses the others. The run that got furthest is returned.
     """
     best: SourceRun | None = None
     for shape in (_two_rows, _one_row, _plain_row):
-        done = _run_once(name, node, loop, program, model, shape, greedy)
+        done = _run_once(name, node, loop, program, model, shape, chosen)
         if best is None or len(done.records) > len(best.records):
             best = done
         if done.stop is None:
@@ -107,14 +114,19 @@ def run_loop(
 
 
 def _run_once(
-    name: str, node: ast.FunctionDef, loop: Loop, program: Program, model: LanguageModel, shape: RowShape, greedy: bool
+    name: str,
+    node: ast.FunctionDef,
+    loop: Loop,
+    program: SourceScope,
+    model: LanguageModel,
+    shape: RowShape,
+    chosen: Mapping[str, Any],
 ) -> SourceRun:
     value = ModelValue(model)
     given = {one: _argument(purpose, one, model, value, shape) for one, purpose in loop.purposes.items()}
-    if greedy:
-        given |= {one: 0.0 for one, purpose in loop.purposes.items() if purpose is Purpose.TEMPERATURE}
+    given |= chosen
     given = {one: found for one, found in given.items() if not (isinstance(found, Unknown) and one in _with_default(node))}
-    spelling = Spelling(model.vocab_size, model.piece)
+    spelling = TokenSpelling(model.vocab_size, model.piece)
     module: dict[str, Any] = {}
     interpreter = Interpreter(module, program.aliases, spelling, uniforms(SEED))
     module |= {one: UserFunction(function, module) for one, function in program.functions.items()}
@@ -129,7 +141,7 @@ def _run_once(
     except SourceError as error:
         stop = Stop(_last_line(interpreter.records, node), f"the program itself ends here with {error}", is_own=True)
     except (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError) as error:
-        stop = Stop(_last_line(interpreter.records, node), f"puna could not compute it ({type(error).__name__})")
+        stop = Stop(_last_line(interpreter.records, node), f"an operation failed ({type(error).__name__})")
     arguments = tuple(Argument(one, loop.purposes[one], snapshot(found, spelling)) for one, found in given.items())
     draws = tuple(interpreter.draws)
     return SourceRun(
@@ -165,7 +177,7 @@ def _with_default(node: ast.FunctionDef) -> set[str]:
     return own | {one.arg for one, default in zip(spec.kwonlyargs, spec.kw_defaults) if default is not None}
 
 
-def _owner(node: ast.FunctionDef, value: ModelValue, program: Program) -> SelfValue | None:
+def _owner(node: ast.FunctionDef, value: ModelValue, program: SourceScope) -> SelfValue | None:
     """`self`, for a method."""
     first = next((one.arg for one in (*node.args.posonlyargs, *node.args.args)), "")
     return SelfValue(value, program.methods, dict(SETTINGS)) if first in ("self", "cls") else None
@@ -185,7 +197,7 @@ def _constants(interpreter: Interpreter, constants: Mapping[str, ast.expr]) -> d
 
 def prompts_of(model: LanguageModel) -> list[list[int]]:
     """The token ids of the two prompts."""
-    return [model.encode(text)[:16] or [0] for text in PROMPTS]
+    return [model.encode(text)[:most] or [0] for text, most in PROMPTS]
 
 
 RowShape = Callable[[Any], Any]
@@ -207,11 +219,11 @@ def _argument(purpose: Purpose, name: str, model: LanguageModel, value: ModelVal
     """A value for a parameter."""
     made = VALUES.get(purpose)
     if purpose is Purpose.PROMPTS:
-        return [TokenIds(ids) for ids in prompts_of(model)]
+        return [IdList(ids) for ids in prompts_of(model)]
     if purpose is Purpose.IDS:
-        return Tensor(shape(_even(model)), is_ids=True)
+        return TracedTensor(shape(_even(model)), is_ids=True)
     if purpose in ROWS:
-        return Tensor(np.array(shape(ROWS[purpose](model))))
+        return TracedTensor(np.array(shape(ROWS[purpose](model))))
     if purpose is Purpose.MODEL:
         return value
     if made is None:
@@ -247,8 +259,8 @@ ROWS: Mapping[Purpose, Callable[[LanguageModel], Any]] = {
 }
 VALUES: Mapping[Purpose, Callable[[LanguageModel], Any]] = {
     Purpose.TOKENIZER: TokenizerValue,
-    Purpose.SIZES: Sizes,
-    Purpose.TEXT: lambda model: PROMPTS[0],
+    Purpose.SIZES: ModelSizes,
+    Purpose.TEXT: lambda model: PROMPTS[0][0],
     Purpose.COUNT: lambda model: MAX_NEW,
     Purpose.LENGTH: lambda model: model.max_context,
     Purpose.TEMPERATURE: lambda model: TEMPERATURE,

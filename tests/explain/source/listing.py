@@ -27,7 +27,7 @@ class Completer:
         top_p: float = 0.9,
         with_logprobs: bool = False,
         with_prompt: bool = False,
-    ) -> tuple[list[list[int]], list[list[float]] | None]:
+    ) -> tuple[list[list[int]], Any]:
         """Continue each row of token ids, all rows in one batch.
 
         Rows end before the first end-of-text id.
@@ -86,7 +86,7 @@ class Completer:
             # Cut at the length that was asked for.
             start = 0 if with_prompt else len(rows[number])
             ids = ids[start : len(rows[number]) + max_new]
-            kept = None
+            kept: Any = None
             if with_logprobs:
                 kept = scores[number][start : len(rows[number]) + max_new]
             # Cut before the end-of-text id.

@@ -9,7 +9,7 @@ from typing import Any
 
 from puna.explain.source.tracer.limits import MAX_LIST, BeyondError
 from puna.explain.source.tracer.operations import FUNCTIONAL, METHODS, OPERATIONS, Extremes, Run
-from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, NumberType, Tensor, TokenIds, is_true, kind_of
+from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, IdList, NumberType, TracedTensor, is_true, kind_of
 from puna.explain.source.tracer.values import DEVICE, ModelOutput
 
 Function = Callable[..., Any]
@@ -25,11 +25,11 @@ class SourceError(Exception):
 
 def items_of(run: Run, value: Any) -> list[Any]:
     """The items that a loop over a value takes. BeyondError if puna cannot loop over it."""
-    if isinstance(value, Tensor):
+    if isinstance(value, TracedTensor):
         if not value.array.ndim:
             raise BeyondError("a tensor without axes cannot be looped over")
         run.budget.make_list(len(value.array))
-        return [Tensor(value.array[at, ...], value.is_ids) for at in range(len(value.array))]
+        return [TracedTensor(value.array[at, ...], value.is_ids) for at in range(len(value.array))]
     if isinstance(value, list | tuple | range | str | dict | set | ModelOutput):
         if isinstance(value, range | str | list | tuple | dict | set):
             run.budget.make_list(len(value))
@@ -38,7 +38,7 @@ def items_of(run: Run, value: Any) -> list[Any]:
 
 
 def _number(convert: type[int] | type[float], run: Run, value: Any = 0) -> Any:
-    if isinstance(value, Tensor) and value.array.size == 1:
+    if isinstance(value, TracedTensor) and value.array.size == 1:
         value = value.array.item()
     if isinstance(value, str) and len(value) > 40:
         raise BeyondError("a number of more than 40 characters")
@@ -63,7 +63,7 @@ def _extreme(function: Any, run: Run, *values: Any, default: Any = None, key: An
 
 def _of_tensors(function: Any, items: list[Any]) -> Any:
     """The smaller or larger of two numbers, one of which is in a tensor."""
-    plain = [one.array.item() if isinstance(one, Tensor) and one.array.size == 1 else one for one in items]
+    plain = [one.array.item() if isinstance(one, TracedTensor) and one.array.size == 1 else one for one in items]
     return function(plain) if all(isinstance(one, NUMBERS) for one in plain) else _beyond("the order of these values")
 
 
@@ -79,7 +79,7 @@ def _sum(run: Run, items: Any, start: Any = 0) -> Any:
 
 
 def _length(run: Run, value: Any) -> int:
-    if isinstance(value, Tensor) and value.array.ndim:
+    if isinstance(value, TracedTensor) and value.array.ndim:
         return len(value.array)
     if isinstance(value, list | tuple | str | dict | range | set):
         return len(value)
@@ -87,7 +87,7 @@ def _length(run: Run, value: Any) -> int:
 
 
 def _range(run: Run, *ends: Any) -> range:
-    whole = [one.array.item() if isinstance(one, Tensor) and one.array.size == 1 else one for one in ends]
+    whole = [one.array.item() if isinstance(one, TracedTensor) and one.array.size == 1 else one for one in ends]
     if not 1 <= len(whole) <= 3 or not all(isinstance(one, int) and one.bit_length() <= 62 for one in whole):
         raise BeyondError("range needs one to three whole numbers")
     if len(whole) == 3 and whole[2] == 0:
@@ -105,7 +105,7 @@ def _zip(run: Run, *several: Any, strict: bool = False) -> list[Any]:
 
 def _list(run: Run, items: Any = ()) -> list[Any]:
     made = items_of(run, items)
-    return TokenIds(made) if isinstance(items, TokenIds) else made
+    return IdList(made) if isinstance(items, IdList) else made
 
 
 def _sorted(run: Run, items: Any, *, reverse: bool = False, key: Any = None) -> list[Any]:
@@ -131,11 +131,11 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "list": (list,),
     "tuple": (tuple,),
     "dict": (dict,),
-    "torch.Tensor": (Tensor,),
+    "torch.Tensor": (TracedTensor,),
 }
 
 
-class TypeName(str):
+class KindName(str):
     """The name of a type, as isinstance gets it."""
 
     kind = "a type"
@@ -143,14 +143,14 @@ class TypeName(str):
 
 def _is_instance(run: Run, value: Any, kinds: Any) -> bool:
     names = kinds if isinstance(kinds, tuple) else (kinds,)
-    if not all(isinstance(name, TypeName | NumberType) for name in names):
+    if not all(isinstance(name, KindName | NumberType) for name in names):
         return _beyond("isinstance of this type") is True
     spelled = [name if isinstance(name, str) else name.name.removesuffix("64") for name in names]
     return any(isinstance(value, kind) for name in spelled for kind in KINDS.get(name, ()))
 
 
 def _of_math(name: str, run: Run, *numbers: Any) -> Any:
-    plain = [one.array.item() if isinstance(one, Tensor) and one.array.size == 1 else one for one in numbers]
+    plain = [one.array.item() if isinstance(one, TracedTensor) and one.array.size == 1 else one for one in numbers]
     if not all(isinstance(one, NUMBERS) for one in plain) or any(isinstance(one, int) and abs(one) > 1 << 62 for one in plain):
         return _beyond(f"math.{name} of these values")
     try:
@@ -178,7 +178,7 @@ BUILTINS: Mapping[str, Function] = {
 MATH = ("exp", "log", "log2", "log10", "sqrt", "floor", "ceil", "isnan", "isinf", "pow", "tanh", "sin", "cos")
 CONSTANTS: Mapping[str, Any] = {
     "math.inf": math.inf, "math.pi": math.pi, "math.e": math.e, "math.nan": math.nan, "torch.inf": math.inf,
-    "torch.Tensor": TypeName("torch.Tensor"), "torch.float": NumberType("float32"),
+    "torch.Tensor": KindName("torch.Tensor"), "torch.float": NumberType("float32"),
     **{f"torch.{name}": NumberType(full) for name, full in TYPE_NAMES.items()},
 }  # fmt: skip
 NO_GRADIENTS = ("torch.no_grad", "torch.inference_mode", "torch.set_grad_enabled", "torch.enable_grad", "torch.autograd.no_grad")
@@ -215,7 +215,7 @@ def _extend(run: Run, items: list[Any], more: Any) -> None:
 
 def _index(run: Run, items: Any, one: Any, *_: Any) -> int:
     for at, other in enumerate(items):
-        if not isinstance(other, Tensor) and not isinstance(one, Tensor) and other == one:
+        if not isinstance(other, TracedTensor) and not isinstance(one, TracedTensor) and other == one:
             return at
     raise SourceError("ValueError", "it is not in the list")
 
@@ -236,7 +236,7 @@ def _joined(run: Run, between: str, items: Any) -> str:
 
 LIST_METHODS: Mapping[str, Function] = {
     "append": _append, "extend": _extend, "index": _index, "pop": _pop, "copy": lambda run, items: type(items)(items),
-    "count": lambda run, items, one: sum(1 for other in items if not isinstance(other, Tensor) and other == one),
+    "count": lambda run, items, one: sum(1 for other in items if not isinstance(other, TracedTensor) and other == one),
     "reverse": lambda run, items: items.reverse(),
 }  # fmt: skip
 TEXT_METHODS: Mapping[str, Function] = {
@@ -252,7 +252,7 @@ DICT_METHODS: Mapping[str, Function] = {
     "values": lambda run, known: list(known.values()),
 }  # fmt: skip
 METHODS_OF: tuple[tuple[type, Mapping[str, Function]], ...] = (
-    (Tensor, METHODS),
+    (TracedTensor, METHODS),
     (list, LIST_METHODS),
     (str, TEXT_METHODS),
     (dict, DICT_METHODS),
@@ -266,7 +266,7 @@ def method_of(value: Any, name: str) -> Function | None:
 
 def attribute_of(value: Any, name: str) -> Any:
     """An attribute of a tensor, or of what an operation returned. BeyondError if it is not in the tables."""
-    if isinstance(value, Tensor) and name in TENSOR_ATTRIBUTES:
+    if isinstance(value, TracedTensor) and name in TENSOR_ATTRIBUTES:
         return TENSOR_ATTRIBUTES[name](value)
     if isinstance(value, Extremes) and name in Extremes._fields:
         return getattr(value, name)
@@ -275,12 +275,12 @@ def attribute_of(value: Any, name: str) -> Any:
     raise BeyondError(f"puna does not know .{name} of {kind_of(value)}")
 
 
-TENSOR_ATTRIBUTES: Mapping[str, Callable[[Tensor], Any]] = {
+TENSOR_ATTRIBUTES: Mapping[str, Callable[[TracedTensor], Any]] = {
     "shape": lambda tensor: tensor.shape,
     "dtype": lambda tensor: tensor.dtype,
     "device": lambda tensor: DEVICE,
     "ndim": lambda tensor: tensor.array.ndim,
-    "T": lambda tensor: Tensor(tensor.array.T, tensor.is_ids),
+    "T": lambda tensor: TracedTensor(tensor.array.T, tensor.is_ids),
 }
 OUTPUT_ATTRIBUTES: Mapping[str, Callable[[ModelOutput], Any]] = {
     "logits": lambda output: output.logits,

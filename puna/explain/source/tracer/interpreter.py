@@ -20,21 +20,21 @@ from puna.explain.source.tracer.functions import (
     FUNCTIONS,
     KINDS,
     NO_GRADIENTS,
+    KindName,
     SourceError,
-    TypeName,
     attribute_of,
     items_of,
     method_of,
 )
-from puna.explain.source.tracer.limits import MAX_DEPTH, BeyondError, Budget
-from puna.explain.source.tracer.operations import Draw, read, write
-from puna.explain.source.tracer.snapshots import Record, Records, Snapshot, Spelling, snapshot
-from puna.explain.source.tracer.tensors import NumberType, Tensor, TokenIds, arithmetic, compare, is_true, kind_of
+from puna.explain.source.tracer.limits import MAX_DEPTH, BeyondError, RunBudget
+from puna.explain.source.tracer.operations import DrawnPosition, read, write
+from puna.explain.source.tracer.snapshots import Record, Records, Snapshot, TokenSpelling, snapshot
+from puna.explain.source.tracer.tensors import IdList, NumberType, TracedTensor, arithmetic, compare, is_true, kind_of
 from puna.explain.source.tracer.values import (
     ModelOutput,
+    ModelSizes,
     ModelValue,
     SelfValue,
-    Sizes,
     TokenizerValue,
     Unknown,
     UserFunction,
@@ -92,17 +92,17 @@ class Interpreter:
         self,
         module: Mapping[str, Any],
         aliases: Mapping[str, str],
-        spelling: Spelling,
+        spelling: TokenSpelling,
         uniforms: Iterator[float],
-        budget: Budget | None = None,
+        budget: RunBudget | None = None,
     ) -> None:
         """module: its functions and constants; aliases: of imported names; uniforms: the random numbers of the run."""
-        self.budget = Budget() if budget is None else budget
+        self.budget = RunBudget() if budget is None else budget
         self.vocab_size = spelling.vocab_size
-        self.draws: list[Draw] = []
+        self.draws: list[DrawnPosition] = []
         self.records: dict[Position, Records] = {}
         self.calls: dict[Position, Snapshot] = {}
-        self.drawn: dict[Position, tuple[Draw, ...]] = {}
+        self.drawn: dict[Position, tuple[DrawnPosition, ...]] = {}
         self._module, self._aliases, self._spelling, self._uniforms = module, aliases, spelling, uniforms
         self._depth = 0
 
@@ -205,8 +205,8 @@ class Interpreter:
         as_read = _loaded(node.target)
         before, change = self._value(frame, as_read), self._value(frame, node.value)
         after = arithmetic(type(node.op), before, change, self.budget)
-        if isinstance(before, Tensor):
-            if not isinstance(after, Tensor) or after.shape != before.shape:
+        if isinstance(before, TracedTensor):
+            if not isinstance(after, TracedTensor) or after.shape != before.shape:
                 raise BeyondError("a tensor cannot take another shape in place")
             write(self.budget, before, (...,), after)
             after = before
@@ -242,7 +242,7 @@ class Interpreter:
 
     def _set_item(self, frame: Frame, target: ast.Subscript, value: Any) -> None:
         owner, index = self._value(frame, target.value), self._index(frame, target.slice)
-        if isinstance(owner, Tensor):
+        if isinstance(owner, TracedTensor):
             write(self.budget, owner, index, value)
         elif isinstance(owner, list) and type(index) is int and -len(owner) <= index < len(owner):
             owner[index] = value
@@ -268,6 +268,7 @@ class Interpreter:
     def _for(self, frame: Frame, node: ast.For) -> None:
         found = self._value(frame, node.iter)
         items: Any = found if isinstance(found, range) else items_of(self, found)
+        self.records.setdefault(position_of(node), Records())  # also for a loop without a round
         frame.rounds.append(0)
         try:
             for one in items:
@@ -366,7 +367,7 @@ class Interpreter:
     def _value(self, frame: Frame, node: ast.expr) -> Any:
         self.budget.step(node)
         value = _of_table(EXPRESSIONS, node)(self, frame, node)
-        if isinstance(node, ast.Call | ast.Subscript | ast.BinOp) and isinstance(value, Tensor):
+        if isinstance(node, ast.Call | ast.Subscript | ast.BinOp) and isinstance(value, TracedTensor):
             self.calls.setdefault(position_of(node), snapshot(value, self._spelling))
         return value
 
@@ -386,7 +387,7 @@ class Interpreter:
                 return value
         if node.id in KINDS:
             return (
-                NumberType({"int": "int64", "float": "float32"}.get(node.id, node.id)) if node.id in CASTS else TypeName(node.id)
+                NumberType({"int": "int64", "float": "float32"}.get(node.id, node.id)) if node.id in CASTS else KindName(node.id)
             )
         raise BeyondError(f"puna does not know what {node.id} is", node.lineno)
 
@@ -416,7 +417,7 @@ class Interpreter:
         match owner:
             case SelfValue() if node.attr in owner.methods:
                 return UserFunction(owner.methods[node.attr], self._module, owner)
-            case SelfValue() | Sizes() | TokenizerValue():
+            case SelfValue() | ModelSizes() | TokenizerValue():
                 return owner.attribute(node.attr)
             case ModelValue():
                 return attribute_of_model(owner, node.attr)
@@ -426,7 +427,7 @@ class Interpreter:
         owner, index = self._value(frame, node.value), self._index(frame, node.slice)
         if isinstance(owner, ModelOutput):
             owner = tuple(owner) if type(index) is int else owner.logits
-        if isinstance(owner, Tensor):
+        if isinstance(owner, TracedTensor):
             return read(self.budget, owner, index)
         if isinstance(owner, dict):
             if isinstance(index, str | int) and index in owner:
@@ -438,7 +439,7 @@ class Interpreter:
             found = owner[index]
         except (IndexError, ValueError, TypeError) as error:
             raise SourceError(type(error).__name__, str(error)) from None
-        return TokenIds(found) if isinstance(owner, TokenIds) and isinstance(found, list) else found
+        return IdList(found) if isinstance(owner, IdList) and isinstance(found, list) else found
 
     def _index(self, frame: Frame, node: ast.expr) -> Any:
         """What stands between brackets, for numpy: numbers, slices, arrays."""
@@ -448,7 +449,7 @@ class Interpreter:
             ends = (None if one is None else self._whole(self._value(frame, one)) for one in (node.lower, node.upper, node.step))
             return slice(*ends)
         value = self._value(frame, node)
-        if isinstance(value, Tensor):
+        if isinstance(value, TracedTensor):
             return int(value.array) if value.array.ndim == 0 and value.array.dtype.kind == "i" else value.array
         if isinstance(value, list) and not all(isinstance(one, int) for one in value):
             raise BeyondError("an index is a number, a range of them, or a tensor", node.lineno)
@@ -456,7 +457,7 @@ class Interpreter:
 
     @staticmethod
     def _whole(value: Any) -> Any:
-        found = value.array.item() if isinstance(value, Tensor) and value.array.size == 1 else value
+        found = value.array.item() if isinstance(value, TracedTensor) and value.array.size == 1 else value
         if found is not None and not isinstance(found, int):
             raise BeyondError(f"{kind_of(found)} ends no range")
         return found
@@ -470,7 +471,7 @@ class Interpreter:
         for one in reversed(chain):
             self.budget.step(one)
             value = arithmetic(type(one.op), value, self._plain(self._value(frame, one.right)), self.budget)
-            if isinstance(value, Tensor):
+            if isinstance(value, TracedTensor):
                 self.calls.setdefault(position_of(one), snapshot(value, self._spelling))
         return value
 
@@ -482,9 +483,9 @@ class Interpreter:
         value = self._plain(self._value(frame, node.operand))
         if isinstance(node.op, ast.Not):
             return not is_true(value)
-        if isinstance(value, Tensor):
+        if isinstance(value, TracedTensor):
             made = np.invert(value.array) if isinstance(node.op, ast.Invert) else -value.array
-            return Tensor(value.array if isinstance(node.op, ast.UAdd) else made)
+            return TracedTensor(value.array if isinstance(node.op, ast.UAdd) else made)
         if not isinstance(value, bool | int | float) or (isinstance(node.op, ast.Invert) and isinstance(value, float)):
             raise BeyondError(f"{ast.unparse(node)[:60]} is not computed here", node.lineno)
         return -value if isinstance(node.op, ast.USub) else +value if isinstance(node.op, ast.UAdd) else ~int(value)
@@ -607,7 +608,7 @@ class Interpreter:
             return owner.model.call(args, kwargs, self.budget)
         if isinstance(owner, SelfValue) and name == "forward":
             return owner.model.call(args, kwargs, self.budget)
-        if isinstance(owner, SelfValue | Sizes) and (name in getattr(owner, "methods", ()) or isinstance(owner, SelfValue)):
+        if isinstance(owner, SelfValue | ModelSizes) and (name in getattr(owner, "methods", ()) or isinstance(owner, SelfValue)):
             return self._own(node, self._attribute(frame, func), args, kwargs)
         if isinstance(owner, TokenizerValue):
             return owner.call(name, args, kwargs)

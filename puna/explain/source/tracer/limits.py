@@ -25,7 +25,7 @@ class BeyondError(Exception):
         self.reason, self.line = reason, line
 
 
-class Budget:
+class RunBudget:
     """Counts what a trace has cost."""
 
     def __init__(self, seconds: float = MAX_SECONDS) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.explain.source.tracer.tensors import Array, Tensor, TokenIds
+from puna.explain.source.tracer.tensors import Array, IdList, TracedTensor
 from puna.explain.source.tracer.values import ModelOutput
 
 MAX_SHOWN = 6  # values of each axis
@@ -55,14 +55,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
+class TokenSpelling:
     """How token ids are spelled: the piece of one id; None where the ids are not known."""
 
     vocab_size: int
     piece: Callable[[int], str]
 
 
-def snapshot(value: Any, spelling: Spelling | None = None) -> Snapshot:
+def snapshot(value: Any, spelling: TokenSpelling | None = None) -> Snapshot:
     """What is kept of a value.
 
     >>> snapshot(3), snapshot([1, 2]).shape
@@ -70,10 +70,10 @@ def snapshot(value: Any, spelling: Spelling | None = None) -> Snapshot:
     """
     if isinstance(value, ModelOutput):
         value = value.logits
-    if isinstance(value, Tensor):
+    if isinstance(value, TracedTensor):
         return _of_tensor(value, spelling)
-    if isinstance(value, TokenIds) or (isinstance(value, list) and value and all(isinstance(one, TokenIds) for one in value)):
-        rows = [value] if isinstance(value, TokenIds) else value
+    if isinstance(value, IdList) or (isinstance(value, list) and value and all(isinstance(one, IdList) for one in value)):
+        rows = [value] if isinstance(value, IdList) else value
         texts = tuple(_spelled(row, spelling) for row in rows[:MAX_ROWS])
         return Snapshot("list", (len(value),), values=_nested(value, 0), texts=tuple(filter(None, texts)))
     if isinstance(value, bool | int | float | str) or value is None:
@@ -83,13 +83,13 @@ def snapshot(value: Any, spelling: Spelling | None = None) -> Snapshot:
     return Snapshot(str(getattr(value, "kind", type(value).__name__)))
 
 
-def _of_tensor(tensor: Tensor, spelling: Spelling | None) -> Snapshot:
+def _of_tensor(tensor: TracedTensor, spelling: TokenSpelling | None) -> Snapshot:
     texts = _texts(tensor.array, spelling) if tensor.is_ids and spelling is not None else ()
     largest = () if tensor.is_ranked else _largest(tensor.array, spelling)
     return Snapshot("tensor", tensor.shape, tensor.dtype.name, _first(tensor.array), largest, texts)
 
 
-def _texts(array: Array, spelling: Spelling) -> tuple[str, ...]:
+def _texts(array: Array, spelling: TokenSpelling) -> tuple[str, ...]:
     """What token ids spell: each one of a row or a column, else each of the first rows."""
     if array.ndim > 2 or not array.size:
         return ()
@@ -104,7 +104,7 @@ def _first(array: Array) -> Any:
     return _nested(part.tolist(), 0)
 
 
-def _largest(array: Array, spelling: Spelling | None) -> tuple[Largest, ...]:
+def _largest(array: Array, spelling: TokenSpelling | None) -> tuple[Largest, ...]:
     if not array.ndim or array.shape[-1] < MANY or array.dtype.kind != "f" or not array.size:
         return ()
     row = array.reshape(-1, array.shape[-1])[0]
@@ -115,7 +115,7 @@ def _largest(array: Array, spelling: Spelling | None) -> tuple[Largest, ...]:
     return tuple(Largest(int(one), _plain(float(row[one])), None if known is None else known.piece(int(one))) for one in ids)
 
 
-def _spelled(ids: Sequence[Any], spelling: Spelling | None) -> str:
+def _spelled(ids: Sequence[Any], spelling: TokenSpelling | None) -> str:
     """The text of token ids; "·" stands for one that is no token, such as padding."""
     if spelling is None or not all(type(one) is int for one in ids[:MAX_SPELLED]):
         return ""
@@ -128,7 +128,7 @@ def _nested(value: Any, depth: int) -> Any:
         return {str(_plain(key)): _nested(one, depth + 1) for key, one in list(value.items())[:MAX_SHOWN]}
     if isinstance(value, list | tuple | range | set):
         return [_nested(one, depth + 1) for one in list(value)[:MAX_SHOWN]] if depth < MAX_DEPTH else "..."
-    if isinstance(value, Tensor):
+    if isinstance(value, TracedTensor):
         return f"tensor {value.shape}"
     return _plain(value)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.explain.source.tracer.limits import MAX_BITS, MAX_MULTIPLICATIONS, BeyondError, Budget
+from puna.explain.source.tracer.limits import MAX_BITS, MAX_MULTIPLICATIONS, BeyondError, RunBudget
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +45,7 @@ DEFAULTS = (np.bool_, np.int64, np.float32)  # torch's type for a Python value o
 
 
 @dataclass(eq=False, slots=True)
-class Tensor:
+class TracedTensor:
     """An array with PyTorch's behaviour.
 
     is_ids: its whole numbers are token ids; is_ranked: its last axis is in the order of a sort, so positions on it are ranks.
@@ -64,7 +64,7 @@ class Tensor:
         return NumberType(self.array.dtype.name)
 
 
-class TokenIds(list[Any]):
+class IdList(list[Any]):
     """A list of token ids: tensors made of it know that they hold ids."""
 
 
@@ -77,7 +77,7 @@ def numpy_type(given: object) -> Any:
 
 def array_of(value: object) -> Array:
     """The array of a tensor, or of a number. BeyondError for anything else."""
-    if isinstance(value, Tensor):
+    if isinstance(value, TracedTensor):
         return value.array
     if isinstance(value, bool | int | float):
         return np.asarray(value, DEFAULTS[_python_category(value)])
@@ -103,14 +103,14 @@ def _python_category(value: bool | int | float) -> int:
 def common_type(values: Sequence[object]) -> Any:
     """The type of a result, by PyTorch's promotion: a tensor with axes outranks one without, and both outrank a number.
 
-    >>> common_type([Tensor(np.zeros(2, np.float32)), Tensor(np.zeros(2, np.int64))]).__name__
+    >>> common_type([TracedTensor(np.zeros(2, np.float32)), TracedTensor(np.zeros(2, np.int64))]).__name__
     'float32'
-    >>> common_type([Tensor(np.zeros(2, np.int64)), 0.5]).__name__
+    >>> common_type([TracedTensor(np.zeros(2, np.int64)), 0.5]).__name__
     'float32'
     """
     ranked: tuple[list[Any], list[Any], list[Any]] = ([], [], [])  # with axes, without, numbers
     for value in values:
-        if isinstance(value, Tensor):
+        if isinstance(value, TracedTensor):
             ranked[0 if value.array.ndim else 1].append(value.array.dtype)
         else:
             ranked[2].append(np.dtype(DEFAULTS[_python_category(value)] if isinstance(value, bool | int | float) else np.float32))
@@ -148,20 +148,20 @@ COMPARISONS: dict[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Any]] = {
 NUMBERS = (bool, int, float)
 
 
-def arithmetic(kind: type[ast.operator], left: Any, right: Any, budget: Budget) -> Any:
+def arithmetic(kind: type[ast.operator], left: Any, right: Any, budget: RunBudget) -> Any:
     """left (kind) right, of tensors, numbers, lists or texts. BeyondError for what puna does not compute."""
     if kind is ast.MatMult:
         return matrix_product(left, right, budget)
     if kind not in ARITHMETIC:
         raise BeyondError(f"the operator {kind.__name__} is not computed here")
     python, numpy = ARITHMETIC[kind]
-    if isinstance(left, Tensor) or isinstance(right, Tensor):
+    if isinstance(left, TracedTensor) or isinstance(right, TracedTensor):
         dtype = common_type([left, right])
         if kind is ast.Div and np.dtype(dtype).kind != "f":
             dtype = np.float32
         arrays = [array_of(side).astype(dtype, copy=False) for side in (left, right)]
         budget.make(_broadcast(arrays))
-        return Tensor(_quietly(numpy, *arrays), is_ranked=is_any_ranked(left, right))
+        return TracedTensor(_quietly(numpy, *arrays), is_ranked=is_any_ranked(left, right))
     if isinstance(left, NUMBERS) and isinstance(right, NUMBERS):
         return _bounded(kind, python, left, right)
     return _of_sequences(kind, left, right, budget)
@@ -181,14 +181,14 @@ def _bounded(kind: type[ast.operator], python: Callable[[Any, Any], Any], left: 
     return result
 
 
-def _of_sequences(kind: type[ast.operator], left: Any, right: Any, budget: Budget) -> Any:
+def _of_sequences(kind: type[ast.operator], left: Any, right: Any, budget: RunBudget) -> Any:
     """Lists, tuples and texts: joined, or repeated."""
-    if kind is ast.Add and type(left) in (list, tuple, str, TokenIds) and isinstance(right, type(left) | list):
+    if kind is ast.Add and type(left) in (list, tuple, str, IdList) and isinstance(right, type(left) | list):
         if isinstance(left, str) != isinstance(right, str) or isinstance(left, tuple) != isinstance(right, tuple):
             raise BeyondError(f"{kind_of(left)} and {kind_of(right)} cannot be joined")
         budget.make_list(len(left) + len(right))
         joined = left + right
-        return TokenIds(joined) if isinstance(left, TokenIds) or isinstance(right, TokenIds) else joined
+        return IdList(joined) if isinstance(left, IdList) or isinstance(right, IdList) else joined
     if kind is ast.Mult and isinstance(left, int) and isinstance(right, list | tuple | str):
         left, right = right, left
     if kind is ast.Mult and isinstance(left, list | tuple | str) and isinstance(right, int):
@@ -197,7 +197,7 @@ def _of_sequences(kind: type[ast.operator], left: Any, right: Any, budget: Budge
     raise BeyondError(f"{kind_of(left)} {kind.__name__} {kind_of(right)} is not computed here")
 
 
-def matrix_product(left: Any, right: Any, budget: Budget) -> Tensor:
+def matrix_product(left: Any, right: Any, budget: RunBudget) -> TracedTensor:
     """left @ right."""
     a, b = array_of(left), array_of(right)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
@@ -210,10 +210,10 @@ def matrix_product(left: Any, right: Any, budget: Budget) -> Tensor:
     budget.make(shape)
     if int(np.prod(shape, dtype=np.float64)) * a.shape[-1] > MAX_MULTIPLICATIONS:
         raise BeyondError("a product of matrices is larger than puna computes here")
-    return Tensor(np.asarray(_quietly(np.matmul, a, b)))
+    return TracedTensor(np.asarray(_quietly(np.matmul, a, b)))
 
 
-def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: Budget) -> Any:
+def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: RunBudget) -> Any:
     """One comparison; of tensors, element by element."""
     if kind is ast.Is:
         return left is right
@@ -222,12 +222,12 @@ def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: Budget) -> Any
     if kind in (ast.In, ast.NotIn):
         return contains(right, left) != (kind is ast.NotIn)
     python, numpy = COMPARISONS[kind]
-    if isinstance(left, Tensor) or isinstance(right, Tensor):
+    if isinstance(left, TracedTensor) or isinstance(right, TracedTensor):
         if left is None or right is None:
             return kind is ast.NotEq
         arrays = [array_of(left), array_of(right)]
         budget.make(_broadcast(arrays))
-        return Tensor(np.asarray(numpy(*arrays)))
+        return TracedTensor(np.asarray(numpy(*arrays)))
     if kind in (ast.Eq, ast.NotEq):
         return python(left, right)
     if (isinstance(left, NUMBERS) and isinstance(right, NUMBERS)) or (isinstance(left, str) and isinstance(right, str)):
@@ -237,23 +237,23 @@ def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: Budget) -> Any
 
 def is_any_ranked(*values: Any) -> bool:
     """Whether one of the values of an operation is in the order of a sort: then so is the result."""
-    return any(isinstance(one, Tensor) and one.is_ranked for one in values)
+    return any(isinstance(one, TracedTensor) and one.is_ranked for one in values)
 
 
 def contains(items: Any, item: Any) -> bool:
     """item in items, where items is a list, tuple, text, range or dictionary of plain values."""
     if isinstance(items, str) and isinstance(item, str):
         return item in items
-    if isinstance(items, Tensor):
+    if isinstance(items, TracedTensor):
         return bool((items.array == array_of(item)).any())
     if isinstance(items, list | tuple | range | dict | set | frozenset) and isinstance(item, bool | int | float | str | None):
-        return any(one == item for one in items if not isinstance(one, Tensor))
+        return any(one == item for one in items if not isinstance(one, TracedTensor))
     raise BeyondError(f"'in' is not computed for {kind_of(items)} here")
 
 
 def is_true(value: Any) -> bool:
     """Whether an `if` takes its branch. BeyondError for a tensor of several numbers, of which Python would ask for one."""
-    if isinstance(value, Tensor):
+    if isinstance(value, TracedTensor):
         if value.array.size != 1:
             raise BeyondError(f"a tensor of shape {value.shape} is neither true nor false")
         return bool(value.array.reshape(-1)[0])
@@ -271,7 +271,7 @@ def _broadcast(arrays: Sequence[Array]) -> tuple[int, ...]:
         raise BeyondError(f"the shapes {shapes} do not fit each other") from None
 
 
-def broadcast(budget: Budget, *arrays: Array) -> tuple[int, ...]:
+def broadcast(budget: RunBudget, *arrays: Array) -> tuple[int, ...]:
     """The common shape of arrays, counted."""
     shape = _broadcast(arrays)
     budget.make(shape)

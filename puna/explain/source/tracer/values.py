@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from puna.explain.source.tracer.limits import BeyondError, Budget
-from puna.explain.source.tracer.tensors import Tensor, TokenIds
+from puna.explain.source.tracer.limits import BeyondError, RunBudget
+from puna.explain.source.tracer.tensors import IdList, TracedTensor
 
 PAD_ID = -1  # of Meta's tokenizers: no token
 
@@ -25,8 +25,13 @@ class LanguageModel(Protocol):
     max_context: int
     bos_id: int
     eos_id: int
-    stop_ids: Sequence[int]
-    sizes: Mapping[str, int | float]  # by our names
+
+    @property
+    def stop_ids(self) -> Sequence[int]: ...
+
+    @property
+    def sizes(self) -> Mapping[str, int | float]:
+        """Sizes of the model, by our names."""
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """The logits after each token.  # (len(ids), vocab_size)"""
@@ -43,7 +48,7 @@ class LanguageModel(Protocol):
 class ModelOutput:
     """What a model's call returned: the logits themselves, a tuple with them, or an object that has them."""
 
-    logits: Tensor
+    logits: TracedTensor
     past: PastTokens
     kind: ClassVar[str] = "the model's output"
 
@@ -74,7 +79,7 @@ class ModelValue:
     num_calls: int = 0
     kind: ClassVar[str] = "the model"
 
-    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], budget: Budget) -> ModelOutput:
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], budget: RunBudget) -> ModelOutput:
         """The logits of these tokens.  # (rows, tokens) -> (rows, tokens, vocab_size)"""
         tokens, start = self._asked(args, kwargs)
         array = tokens.array.reshape(1, -1) if tokens.array.ndim == 1 else tokens.array
@@ -88,13 +93,13 @@ class ModelValue:
             raise BeyondError(f"{len(self.rows[0])} tokens; the model holds {self.model.max_context}")
         made = np.stack([self.model.logits(row)[start:] for row in self.rows])
         shaped = made[0] if tokens.array.ndim == 1 else made
-        return ModelOutput(Tensor(np.asarray(shaped, np.float32)), PastTokens(len(self.rows[0])))
+        return ModelOutput(TracedTensor(np.asarray(shaped, np.float32)), PastTokens(len(self.rows[0])))
 
-    def _asked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, int]:
+    def _asked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TracedTensor, int]:
         """The tokens, and the position of the first one."""
         named = [kwargs[name] for name in TOKEN_NAMES if name in kwargs]
         tokens, *others = [*args, *named] or [None]
-        if not isinstance(tokens, Tensor):
+        if not isinstance(tokens, TracedTensor):
             raise BeyondError("the model is not called with a tensor of tokens")
         start = 0
         for given in [*others[: len(args)], *(kwargs[name] for name in kwargs if name in START_NAMES | PAST_NAMES)]:
@@ -103,7 +108,7 @@ class ModelValue:
         if unknown:
             raise BeyondError(f"the model is called with {unknown[0]}, which puna's does not have")
         mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and not mask.array.all():
+        if isinstance(mask, TracedTensor) and not mask.array.all():
             raise BeyondError("the model is called with a mask that hides tokens")
         return tokens, start
 
@@ -124,7 +129,7 @@ def _start(given: Any, start: int) -> int:
     """The position of the first token, from a number, a tensor of positions, or a cache."""
     if isinstance(given, PastTokens):
         return given.length
-    if isinstance(given, Tensor) and given.array.size and given.array.dtype.kind == "i":
+    if isinstance(given, TracedTensor) and given.array.size and given.array.dtype.kind == "i":
         return int(given.array.reshape(-1)[0])
     return given if type(given) is int and given >= 0 else start
 
@@ -145,7 +150,7 @@ SIZE_NAMES: Mapping[str, str] = {
 
 
 @dataclass(eq=False, slots=True)
-class Sizes:
+class ModelSizes:
     """The model's configuration: its sizes by the names that programs use."""
 
     model: LanguageModel
@@ -190,9 +195,9 @@ class TokenizerValue:
         if name == "encode" and given and isinstance(given[0], str):
             ids = self.model.encode(given[0][:4096])
             with_bos = kwargs.get("bos", args[1] if len(args) > 1 else False) is True and self.model.bos_id >= 0
-            return TokenIds([self.model.bos_id, *ids] if with_bos and ids[:1] != [self.model.bos_id] else ids)
+            return IdList([self.model.bos_id, *ids] if with_bos and ids[:1] != [self.model.bos_id] else ids)
         if name == "decode" and given:
-            ids = given[0].array.reshape(-1).tolist() if isinstance(given[0], Tensor) else given[0]
+            ids = given[0].array.reshape(-1).tolist() if isinstance(given[0], TracedTensor) else given[0]
             if isinstance(ids, list) and all(type(one) is int and 0 <= one < self.model.vocab_size for one in ids):
                 return self.model.decode(ids)
         raise BeyondError(f"tokenizer.{name}(...) with these arguments")
@@ -226,11 +231,11 @@ def attribute_of_model(model: ModelValue, name: str) -> Any:
     if name in TOKENIZER_NAMES:
         return TokenizerValue(model.model)
     if name in SIZES_NAMES:
-        return Sizes(model.model)
+        return ModelSizes(model.model)
     if name == "device":
         return DEVICE
     try:
-        return Sizes(model.model).attribute(name)
+        return ModelSizes(model.model).attribute(name)
     except BeyondError:
         raise BeyondError(f"puna does not know what .{name} is here") from None
 
