@@ -93,6 +93,8 @@ def _step(step: TracedStep, width: int) -> Iterator[str]:
         yield f"  {'':{NAME_WIDTH}} {'left':>7} {'bits':>5}"
     for stage in step.stages:
         yield _row(stage, width)
+        if stage.uniform is not None:
+            yield f"    - for itself, {stage.name} drew {stage.uniform:.6f}"
         if stage.cut is not None:
             yield from wrapped(_removed(stage.cut), width, "    ", "    ")
     if step.draw is not None:

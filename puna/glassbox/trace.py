@@ -137,6 +137,8 @@ class Stage:
         top: the most likely tokens, the best first
         chosen: the token that is taken in the end, as it stands here; null if it was removed
         cut: what the filter removed; null if nothing
+        uniform: the number that the filter drew for itself, in 0..1, before it filtered; null if it draws none. XTC acts where its
+            number is below `xtc_probability`
     """
 
     name: str
@@ -145,6 +147,7 @@ class Stage:
     top: tuple[Candidate, ...]
     chosen: Candidate | None
     cut: Removal | None
+    uniform: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
