@@ -3,8 +3,8 @@
 import { quoted } from "./characters.js";
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
-import { count } from "./numbers.js";
-import { rich, t } from "./words.js";
+import { count, decimal } from "./numbers.js";
+import { rich, spokenLanguage, t } from "./words.js";
 
 const NARROW = 0.04; // a part that the number fell on and that is narrower is shown magnified, too
 const LABEL_FROM = 0.07; // the narrowest part, of what is shown, that has a label
@@ -45,8 +45,8 @@ export function drawView(step) {
   if (!draw && step.is_given) return null;
   if (!draw) return card(t("greedyTitle"), t("greedyCaption"), []);
   const parts = partsOf(stage, draw);
-  const number = draw.uniform.toFixed(6);
-  const values = { number, token: quoted(step.token.text || step.token.piece), low: draw.low.toFixed(4), high: draw.high.toFixed(4) };
+  const number = decimal(draw.uniform, 6);
+  const values = { number, token: quoted(step.token.text || step.token.piece), low: decimal(draw.low, 4), high: decimal(draw.high, 4) };
   const closer = windowOf(draw);
   const magnified = closer && [
     make("p", { class: "caption" }, t("drawMagnified", { times: count(Math.round(1 / (closer[1] - closer[0]))) })),
@@ -70,7 +70,7 @@ function line(parts, draw, step, [from, to], label = null) {
     label ? { class: "draw-line", role: "img", "aria-label": label } : { class: "draw-line", "aria-hidden": "true" },
     hatching(),
     shown.map((part, index) => drawn(part, index, part.id === step.token.id, [from, to])),
-    shape("text", { class: "drawn-number", x: at(draw.uniform), y: 12, "text-anchor": anchor }, draw.uniform.toFixed(from === 0 && to === 1 ? 4 : 6)),
+    shape("text", { class: "drawn-number", x: at(draw.uniform), y: 12, "text-anchor": anchor }, decimal(draw.uniform, from === 0 && to === 1 ? 4 : 6)),
     shape("line", { class: "drawn", x1: at(draw.uniform), x2: at(draw.uniform), y1: 16, y2: 70 }),
     (from === 0 && to === 1 ? TICKS : [from, to]).map((tick) => tickOf(tick, at(tick), from, to)),
   );
@@ -92,7 +92,7 @@ function drawn(part, index, isChosen, [from, to]) {
 
 function tickOf(tick, x, from, to) {
   const anchor = tick === from ? "start" : tick === to ? "end" : "middle";
-  return shape("text", { class: "tick", x, y: 82, "text-anchor": anchor }, from === 0 && to === 1 ? String(tick) : tick.toFixed(6));
+  return shape("text", { class: "tick", x, y: 82, "text-anchor": anchor }, from === 0 && to === 1 ? tick.toLocaleString(spokenLanguage()) : decimal(tick, 6));
 }
 
 function hatching() {

@@ -2,15 +2,18 @@
 
 import { make } from "./elements.js";
 import { TERMS } from "./terms.js";
-import { t } from "./words.js";
+import { ownTerm, t } from "./words.js";
 
 const GAP = 6; // pixels between a word and its explanation
 let opened = null;
 
+const nameOfTerm = (word) => ownTerm(word)?.[0] ?? word;
+const definitionOf = (word) => ownTerm(word)?.[1] ?? TERMS[word];
+
 /** A word of the glossary; `shown`: how it is spelled here. Without an explanation it is plain text. */
-export function term(word, shown = word, definition = TERMS[word]) {
+export function term(word, shown = nameOfTerm(word), definition = definitionOf(word)) {
   if (!definition) return make("span", {}, shown);
-  const open = (event) => explain(event.currentTarget, word, definition);
+  const open = (event) => explain(event.currentTarget, nameOfTerm(word), definition);
   return make("button", { type: "button", class: "term", "aria-haspopup": "dialog", click: open }, shown);
 }
 

@@ -4,7 +4,7 @@ import { quoted } from "./characters.js";
 import { drawView } from "./draw_line.js";
 import { make } from "./elements.js";
 import { term } from "./explain.js";
-import { bits, bytes, count, ordinal, percent, seconds } from "./numbers.js";
+import { bits, bytes, count, decimal, ordinal, percent, seconds } from "./numbers.js";
 import { scaleOf, stageCards } from "./stages.js";
 import { surpriseBits } from "./surprise.js";
 import { t } from "./words.js";
@@ -16,7 +16,7 @@ export function storyOf(step) {
   const left = step.stages.at(-1)?.num_candidates ?? 0;
   if (step.stages.length > 1) sentences.push(t("filtersLeft", { count: left === 1 ? t("oneCandidate") : t("candidates", { count: count(left) }) }));
   if (step.is_given) sentences.push(t("wasGiven"));
-  else if (step.draw) sentences.push(t("drawnLong", { number: step.draw.uniform.toFixed(4), token: nameOf(step.token) }));
+  else if (step.draw) sentences.push(t("drawnLong", { number: decimal(step.draw.uniform, 4), token: nameOf(step.token) }));
   else if (step.stages.length) sentences.push(t("greedyTook"));
   return sentences.join(" ");
 }
@@ -53,7 +53,7 @@ const FACTS = [
   ["factRank", "rank of a token", (step) => step.rank !== null && [count(step.rank), step.stages.length ? t("factOf", { count: count(step.stages[0].num_candidates) }) : ""]],
   ["factSurprise", "surprise", (step) => step.logprob !== null && bits(surpriseBits(step.logprob))],
   ["factEntropy", "entropy", (step) => step.stages.length > 0 && bits(step.stages[0].entropy_bits)],
-  ["factLogprob", "logprob", (step) => step.logprob !== null && step.logprob.toFixed(4)],
+  ["factLogprob", "logprob", (step) => step.logprob !== null && decimal(step.logprob, 4)],
   ["factMemory", "KV", (step) => step.kv_bytes !== null && bytes(step.kv_bytes)],
   ["factModel", "explainModelTime", (step) => step.model_s !== null && [seconds(step.model_s), computed(step)]],
   ["factSampling", "explainSamplingTime", (step) => step.sampling_s !== null && seconds(step.sampling_s)],

@@ -2,11 +2,11 @@
 
 /** Classes for colours and underlines, from the least surprising: the lowest probability of each. */
 export const CLASSES = [
-  { from: 0.5, label: "over 50%" },
-  { from: 0.25, label: "25–50%" },
-  { from: 0.1, label: "10–25%" },
-  { from: 0.02, label: "2–10%" },
-  { from: 0, label: "under 2%" },
+  { from: 0.5, label: "likely0" },
+  { from: 0.25, label: "likely1" },
+  { from: 0.1, label: "likely2" },
+  { from: 0.02, label: "likely3" },
+  { from: 0, label: "likely4" },
 ];
 
 export function surpriseBits(logprob) {

@@ -2,7 +2,7 @@
 
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
-import { bits, seconds } from "./numbers.js";
+import { bits, decimal, seconds } from "./numbers.js";
 import { surpriseBits, surpriseClass } from "./surprise.js";
 import { rich, t } from "./words.js";
 
@@ -85,7 +85,7 @@ function surprisePicture(steps, { surprise, expected, worst, mean }) {
     return shape("path", { class: `level-${level}`, d: shown.join("") });
   });
   const line = expected.map((number, index) => `${index ? "L" : "M"}${index},${y(height(number))}L${index + 1},${y(height(number))}`).join("");
-  const label = t("surpriseChart", { count: steps.length, mean: mean.toFixed(2), worst: worst + 1, most: surprise[worst]?.toFixed(1) ?? "0" });
+  const label = t("surpriseChart", { count: steps.length, mean: decimal(mean, 2), worst: worst + 1, most: decimal(surprise[worst] ?? 0, 1) });
   return picture(steps.length, label, [...levels, shape("path", { class: "expected", d: line, "vector-effect": "non-scaling-stroke" })]);
 }
 

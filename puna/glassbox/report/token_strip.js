@@ -12,11 +12,11 @@ const MOVES = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
 export class TokenStrip {
   #tokens;
 
-  /** `tokens`: those of the trace. `logprobs`: of each, or nothing where the strip shows no probabilities. */
-  constructor(tokens, { label, logprobs = null, choose }) {
+  /** `tokens`: those of the trace. `logprobs`: of each, or nothing where the strip shows no probabilities. `name`: begins their ids. */
+  constructor(tokens, { label, logprobs = null, choose, name = "token" }) {
     const spelled = spelledOut(tokens);
     this.choose = choose;
-    this.#tokens = tokens.map((token, index) => option(spelled[index], index, logprobs && { logprob: logprobs[index] }));
+    this.#tokens = tokens.map((token, index) => option(spelled[index], `${name}-${index}`, logprobs && { logprob: logprobs[index] }));
     if (this.#tokens.length) this.#tokens[0].tabIndex = 0;
     this.element = make(
       "div",
@@ -66,7 +66,7 @@ export class TokenStrip {
   }
 }
 
-function option({ text, control, part }, index, likely) {
+function option({ text, control, part }, id, likely) {
   const share = !likely ? "" : likely.logprob === null ? t("notSampled") : percent(Math.exp(likely.logprob));
   const level = likely ? surpriseClass(likely.logprob) : null;
   const name = part ? `${text}${part}` : quoted(text);
@@ -76,7 +76,7 @@ function option({ text, control, part }, index, likely) {
     tabIndex: -1,
     "aria-selected": "false",
     "aria-label": share ? t("tokenLabel", { token: name, share }) : name,
-    id: likely ? `token-${index}` : null,
+    id: likely ? id : null,
   };
   if (likely && likely.logprob !== null) properties["data-likely"] = shortPercent(Math.exp(likely.logprob));
   if (!properties.id) delete properties.id;
@@ -85,6 +85,6 @@ function option({ text, control, part }, index, likely) {
 
 /** What the colours and the underlines mean. */
 export function surpriseLegend() {
-  const samples = CLASSES.map(({ label }, level) => make("li", {}, make("span", { class: `swatch surprise-${level}`, "aria-hidden": "true" }, "ab"), label));
+  const samples = CLASSES.map(({ label }, level) => make("li", {}, make("span", { class: `swatch surprise-${level}`, "aria-hidden": "true" }, "ab"), t(label)));
   return make("div", { class: "legend" }, make("span", {}, t("legend")), make("ul", {}, samples));
 }

@@ -24,6 +24,11 @@ export const ENGLISH = {
   // the answer
   answerStrip: "The answer, token by token",
   legend: "Probability that the model gave each token",
+  likely0: "over 50%",
+  likely1: "25–50%",
+  likely2: "10–25%",
+  likely3: "2–10%",
+  likely4: "under 2%",
   showNumbers: "Show the numbers",
   notSampled: "nothing was sampled",
   tokenLabel: "{token}, {share}",
@@ -88,6 +93,7 @@ export const ENGLISH = {
   explainSamplingTime: "the time that the filters and the draw took.",
   explainId: "the index of the token's piece in the vocabulary. The model reads and writes only such numbers.",
   computedRange: "{count} computed",
+  bits: "{number} bits",
 
   // the timeline
   surpriseTitle: "How surprising each token was",
@@ -168,11 +174,23 @@ export const ENGLISH = {
 };
 
 let words = ENGLISH;
+let spoken = "en-US";
+let ownTerms = {};
 
-/** Another language; what it lacks stays English. */
-export function speak(table) {
+/**
+ * Another language: its texts, and by the English words of the glossary its own word and its explanation. What it lacks stays English.
+ * `language`: how numbers are written.
+ */
+export function speak(table, terms = {}, language = "en-US") {
   words = { ...ENGLISH, ...table };
+  ownTerms = terms;
+  spoken = language;
 }
+
+export const spokenLanguage = () => spoken;
+
+/** [word, explanation] of a word of the glossary in that language; undefined where it has none. */
+export const ownTerm = (word) => ownTerms[word];
 
 /** A text, with its `{names}` replaced. */
 export function t(key, values = {}) {
