@@ -20,7 +20,8 @@ from puna.sampling import GIVEN, Candidates, token_logprob
 
 Floats = npt.NDArray[np.float64]
 MODEL, CONSTRAINT = "model", "constraint"
-MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
+MAX_CANDIDATES = 200_000  # that a trace keeps, unless it is told otherwise: some 60 MB of memory
+MOST_CANDIDATES = 1 << 28  # that it may be told to keep
 
 
 class StepRecorder:
