@@ -53,7 +53,7 @@ class TracedModel:
 
 
 # A prompt's ids, how it is sampled, and what its answer begins with.
-Job = tuple[Sequence[int], SamplingParams, TokenSampler | None, Sequence[LogitsProcessor], Opening]
+TracedJob = tuple[Sequence[int], SamplingParams, TokenSampler | None, Sequence[LogitsProcessor], Opening]
 
 
 class Recording:
@@ -66,7 +66,7 @@ class Recording:
         self,
         runner: Runner,
         model: TracedModel,
-        jobs: Sequence[Job],
+        jobs: Sequence[TracedJob],
         *,
         given: Sequence[str | None],
         tokenizer_s: float,
