@@ -1,0 +1,94 @@
+"""The model of a tour. Each part of it is opened or loaded when the tour first needs it, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from puna.chat import encode_chat, guessed_template
+from puna.detokenize import token_text
+from puna.errors import UsageError
+from puna.formats import open_checkpoint, what_to_give
+from puna.formats.base import Checkpoint
+from puna.llm import LLM
+from puna.model.spec import ModelConfig
+from puna.tokenizers import build_tokenizer
+from puna.tokenizers.base import Tokenizer
+
+FAST = {"speculation": "off"}  # guessed tokens would blur what a tour counts
+TRUE = {"device": "reference", "max_context": 256, "kv_type": "auto", "speculation": "off"}
+
+
+class LiveModel:
+    """A model, its tokenizer and, on demand, its engine.
+
+    `load` makes an LLM with some settings of EngineConfig.
+    """
+
+    def __init__(self, path: Path, load: Callable[[dict[str, Any]], LLM], tokenizer: Path | None = None) -> None:
+        self.path, self._load, self._tokenizer_path = path, load, tokenizer
+        self._loaded: list[LLM] = []
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return open_checkpoint(self.path, self._tokenizer_path)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.path.is_file() else self.path.name
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """UsageError if the model has none."""
+        spec = self.checkpoint.tokenizer
+        if spec is None:
+            hint = what_to_give(self.checkpoint.notices)
+            raise UsageError(f"{self.path} has no tokenizer, so a tour has no text to show", hint=hint)
+        return build_tokenizer(spec)
+
+    @cached_property
+    def llm(self) -> LLM:
+        """The model on the device that runs it, without guesses of tokens."""
+        return self._opened(FAST)
+
+    @cached_property
+    def reference(self) -> LLM:
+        """The model on the reference backend: float32, one row at a time."""
+        return self._opened(TRUE)
+
+    def _opened(self, settings: dict[str, Any]) -> LLM:
+        llm = self._load(settings)
+        self._loaded.append(llm)
+        return llm
+
+    def close(self) -> None:
+        for llm in self._loaded:
+            llm.close()
+
+    @property
+    def template(self) -> str | None:
+        """The model's chat template, or the name of a built-in one that fits; None if it has none."""
+        return self.checkpoint.chat_template or guessed_template(self.tokenizer.special_tokens)
+
+    def chat_ids(self, text: str) -> list[int]:
+        """The ids of a question: in the chat template, or alone if the model has none."""
+        if self.template is None:
+            return self.tokenizer.encode(text)
+        return encode_chat([{"role": "user", "content": text}], self.tokenizer, self.template)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text, without a template. UsageError for a text that has none."""
+        if not (ids := self.tokenizer.encode(text)):
+            raise UsageError("TEXT is empty", hint='Give some words, for example "My cat is", or leave TEXT out.')
+        return ids
+
+    def quoted(self, token_id: int) -> str:
+        """A token's text in quotes, so that its space is seen; a control token's name."""
+        return json.dumps(token_text(self.tokenizer, token_id), ensure_ascii=False)
