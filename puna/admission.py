@@ -15,6 +15,7 @@ from puna.history import History
 from puna.logprobs import require_possible
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
+from puna.opening import NO_OPENING, OpenedSampler, Opening
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import PrefixKey, Request, SamplingParams
@@ -22,6 +23,7 @@ from puna.sampling import CheckedSampler, Sampler, TokenSampler, WatchedSampler,
 from puna.thinking import Thinking, ThinkTags, begin_thinking, control_tags, with_budget
 from puna.thinking_first import ThinkingFirst
 from puna.tokenizers.base import Tokenizer
+from puna.units import counted
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -43,6 +45,8 @@ class LiveRequest:
     thinking: Thinking | None = None  # None: all text is the answer's
     watcher: Watcher | None = None  # hears how its tokens come to be
     num_told: int = 0  # output ids that a StepOutput has returned
+    opening: tuple[int, ...] = ()  # the ids that its answer begins with
+    num_accepted: int = 0  # of those, the first ones, which are accepted without being sampled
 
 
 class Admission:
@@ -78,9 +82,10 @@ class Admission:
         pool: Pool | None,
         processors: Sequence[LogitsProcessor],
         watcher: Watcher | None = None,
+        opening: Opening = NO_OPENING,
     ) -> LiveRequest:
         """The arguments are those of `Engine.add`. Raises UsageError, or ContextLengthError for a prompt that is too long."""
-        self._require(prompt_ids, params, custom)
+        self._require(prompt_ids, params, custom, opening.token_ids)
         stop_ids = self._stop_ids(params)
         sampler = Sampler(
             params, self._model.vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors, watcher
@@ -89,6 +94,10 @@ class Admission:
         prefix_key = self.prefix_key(params, len(prompt_ids))
         request = Request(request_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
         custom = None if custom is None else CheckedSampler(custom, self._model.vocab_size)
+        given, needs_all = opening.token_ids, sampler.has_state or params.logprobs is not None
+        num_accepted = 0 if needs_all else len(given) if opening.sampled_from is None else opening.sampled_from
+        if num_accepted < len(given):
+            custom = OpenedSampler(sampler, given)
         is_constrained = wanted_by(params) is not None
         thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, is_constrained)
         first = None if thinking is None else self._thinking_first(thinking)
@@ -110,6 +119,8 @@ class Admission:
             max_tokens=self.limit(request),
             thinking=thinking,
             watcher=watcher,
+            opening=given,
+            num_accepted=min(num_accepted, len(given)),
         )
 
     def _thinking_first(self, thinking: Thinking) -> Callable[[LLMatcher, Collection[int]], Matcher]:
@@ -137,15 +148,22 @@ class Admission:
 
     # ---- what is checked ---------------------------------------------------------------------------------------------
 
-    def _require(self, prompt_ids: Sequence[int], params: SamplingParams, custom: TokenSampler | None) -> None:
+    def _require(
+        self, prompt_ids: Sequence[int], params: SamplingParams, custom: TokenSampler | None, opening: Sequence[int]
+    ) -> None:
         if not prompt_ids:
             raise UsageError("the prompt has no tokens", hint="Give at least one token.")
         self.require_ids("token id", prompt_ids)
+        self.require_ids("answer id", opening)
         self.require_ids("stop id", params.stop_ids)
         self.require_ids("shown id", params.shown_ids)
-        needed = len(prompt_ids) + (0 if params.max_tokens == 0 else 1)
+        needed = len(prompt_ids) + (len(opening) or (0 if params.max_tokens == 0 else 1))
         if needed > self._max_context:
-            raise ContextLengthError.of(str(len(prompt_ids)), self._max_context)
+            raise ContextLengthError.of(str(len(prompt_ids) + len(opening)), self._max_context)
+        if params.max_tokens is not None and params.max_tokens < len(opening):
+            raise UsageError(f"the answer opens with {counted(len(opening), 'token')}, and max_tokens is {params.max_tokens}")
+        if custom is not None and opening:
+            raise UsageError("an answer of a sampler of your own cannot open with given tokens", hint="Give one of the two.")
         if params.num_samples > 1:
             raise UsageError("a request makes one sample", hint="LLM.generate and LLM.stream take n and best_of.")
         require_possible(params, len(prompt_ids), custom)

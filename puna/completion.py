@@ -123,9 +123,10 @@ class Timing:
         """The timing of a request that has ended; of one that has not, until `now` (`time.perf_counter`)."""
         ended_at = handle.ended_at or now
         first_token_s = (handle.first_token_at or ended_at) - handle.submitted_at
-        num_prefilled = len(request.prompt_ids) - request.num_cached if handle.first_token_at else 0
+        num_known = len(request.prompt_ids) + request.num_opened
+        num_prefilled = num_known - request.num_cached if handle.first_token_at else 0
         total_s, counts = ended_at - handle.submitted_at, (request.num_drafted, request.num_accepted)
-        return cls(first_token_s, total_s, num_prefilled, len(request.output_ids), *counts)
+        return cls(first_token_s, total_s, num_prefilled, len(request.output_ids) - request.num_opened, *counts)
 
     @property
     def prefill_per_s(self) -> float:

@@ -31,6 +31,7 @@ from puna.request import SamplingParams
 from puna.sampling import Sampler, TokenSampler, require_finite
 from puna.schemas import JsonSchema, multiples_in, require_few_remainders, require_small_numbers, without_surprises
 from puna.tokenizers.base import Tokenizer
+from puna.tokenizers.continuation import continuation_ids
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -283,17 +284,9 @@ class MaskVocabulary:
 
     def __call__(self, text: str) -> list[int]:
         """How the tokenizer itself spells a text that continues another one. llguidance forces these ids."""
-        ids = self._continued(text) if self._tokenizer.strips_leading_space() else self._encoded(text)
+        ids = continuation_ids(text, self._tokenizer)
         is_exact = b"".join(map(self._tokenizer.token_bytes, ids)) == text.encode()
         return ids if is_exact else self._greedy(text)
-
-    def _continued(self, text: str) -> list[int]:
-        """The ids of a text, without the space that the tokenizer adds before the first one."""
-        before = len(self._encoded(SENTINEL))
-        return self._encoded(SENTINEL + text)[before:]
-
-    def _encoded(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, bos=False, eos=False)
 
     def ends(self, stop_ids: Collection[int]) -> list[int]:
         """Of these ids, those without a text: they end an answer. Others may be a part of it."""
@@ -310,7 +303,6 @@ class MaskVocabulary:
 # Filters that must see each token: they may remove the only one that can follow, or change with those that are sampled.
 EACH_TOKEN = frozenset({PROCESSORS, "bad_words", "banned_strings", "mirostat", "adaptive_p"})
 CONTROL = b"\xff"  # llguidance's mark of a control token; no text holds this byte
-SENTINEL = "\x02"  # a character that merges with no other
 
 
 class Constraint:
@@ -379,6 +371,12 @@ class Constraint:
     def sampled_from(self, logits: Row, history: History) -> Row:
         """As `Sampler.sampled_from`."""
         return self._sampler.sampled_from(_only(self._allowed(len(logits)), logits), history)
+
+    def require(self, token_id: int) -> None:
+        """ConstraintError if a token that was given may not follow."""
+        size = max(self._num_texts, token_id + 1)
+        if not self._allowed(size)[token_id]:
+            raise self._error(f"token {token_id} was given, and may not follow")
 
     def accept(self, token_id: int) -> None:
         """Go on to the token after this one, which ends the answer if it is an end."""

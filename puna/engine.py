@@ -21,6 +21,7 @@ from puna.deadlines import Deadlines
 from puna.errors import NumericalError, QueueFullError, first_line
 from puna.logprobs import sampled_logprob, spelled
 from puna.model.spec import ModelConfig
+from puna.opening import NO_OPENING, Opening
 from puna.pages import Pages
 from puna.plan import Plan
 from puna.pooling import Pool
@@ -108,11 +109,13 @@ class Engine:
         processors: Sequence[LogitsProcessor] = (),
         is_expected: bool = False,
         watcher: Watcher | None = None,
+        opening: Opening = NO_OPENING,
     ) -> Request:
         """Queue a prompt. The request's `id` names it in the outputs of `step`; its `params.seed` is the seed in use. A given
         `sampler` samples the tokens instead of the one that `params` describe; `processors` change the logits before that one.
         A `pool` receives the prompt's hidden states; then `params.max_tokens` must be 0. `is_expected`: it belongs to a call
-        whose first request the queue has taken. A `watcher` hears how each token comes to be; then the host samples.
+        whose first request the queue has taken. A `watcher` hears how each token comes to be; then the host samples. The answer
+        begins with the tokens of an `opening`.
 
         Raises UsageError for an empty prompt or an id outside the vocabulary, ContextLengthError for a prompt that is too long,
         QueueFullError if too many requests wait and this one is not expected.
@@ -120,13 +123,13 @@ class Engine:
         if not is_expected:
             self._require_queue()
         self._last_id += 1
-        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors, watcher)
+        live = self.admission.admit(self._last_id, list(prompt_ids), params, sampler, pool, processors, watcher, opening)
         self._live[live.request.id] = live
         self._deadlines.add(live.request.id, params.timeout)
         self._guess(lambda drafter: drafter.start(live.request))
         if live.max_tokens == 0 and not (live.request.needs_prompt_logprobs or pool):
             self._finish(live, FinishReason.LENGTH)
-        else:
+        elif self._open(live):
             self._scheduler.add(live.request)
         return live.request
 
@@ -218,6 +221,21 @@ class Engine:
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
+    def _open(self, live: LiveRequest) -> bool:
+        """Accept the tokens that the answer opens with; False if the request has ended with them."""
+        try:
+            for token_id in live.opening[: live.num_accepted]:
+                if live.request.finish_reason is None:
+                    if live.constraint is not None:
+                        live.constraint.require(token_id)
+                    self._accept(live, token_id)
+            if live.num_accepted == len(live.opening) > 0:
+                self._jump_ahead(live)
+            live.request.num_opened = len(live.request.output_ids)
+        except Exception as error:  # noqa: BLE001 - it ends this request; the others go on
+            self._fail(live, error)
+        return live.request.finish_reason is None
+
     def _end_late(self) -> None:
         """End the requests whose time has passed, with the text so far."""
         for request_id in self._deadlines.passed():
@@ -226,13 +244,25 @@ class Engine:
 
     def _draft(self) -> None:
         """Let the drafter guess tokens of the decoding requests that are due, none beyond what may still be generated."""
+        forced = self._draft_forced()
         decoding = [] if self._drafter is None else self._scheduler.decoding()
-        due = [request for request in decoding if len(request.output_ids) >= request.draft_at]
+        due = [one for one in decoding if len(one.output_ids) >= one.draft_at and one not in forced]
         self._is_drafting = bool(due)
         if due:
             self._guess(lambda drafter: drafter.draft(due, len(decoding)))
-            for request in due:
-                del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+        for request in (*due, *forced):
+            del request.draft_ids[max(0, self._live[request.id].max_tokens - len(request.output_ids) - 1) :]
+
+    def _draft_forced(self) -> list[Request]:
+        """Draft the tokens of openings that are still to be sampled: these guesses are right, so one step samples many."""
+        if self._backend.prompts_apart:
+            return []
+        drafted = []
+        for live in self._live.values():
+            if len(live.opening) > len(live.request.output_ids):
+                live.request.draft_ids = list(live.opening[len(live.request.output_ids) :])
+                drafted.append(live.request)
+        return drafted
 
     def _guess(self, use: Callable[[Drafter], None]) -> None:
         """Use the drafter, if there is one. It is dropped when it fails: no result needs it."""

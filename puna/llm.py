@@ -39,7 +39,8 @@ from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
-from puna.plan import Plan, kv_bytes
+from puna.opening import NO_OPENING, Opening
+from puna.plan import Plan, kv_bytes, offloaded_bytes, read_by_type
 from puna.pooling import Floats, Pooling
 from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
@@ -52,6 +53,7 @@ from puna.score import OptionIds, OptionScore, encode_options
 from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
+from puna.tokenizers.continuation import continuation_ids
 from puna.units import counted
 from puna.variables import misspelt
 
@@ -69,6 +71,7 @@ class CallSettings(SamplingSettings, total=False):
     sampler: TokenSampler | Sequence[TokenSampler] | None
     schema: Any
     logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
+    opening: str | Sequence[int]
 
 
 class ChatSettings(CallSettings, total=False):
@@ -86,6 +89,7 @@ class PromptJob(NamedTuple):
     params: SamplingParams
     sampler: TokenSampler | None
     processors: tuple[LogitsProcessor, ...] = ()
+    opening: Opening = NO_OPENING
 
 
 class LLM:
@@ -303,6 +307,9 @@ class LLM:
 
         `logits_processors`: functions (ids, logits) -> logits, which change the logits before the filters of `params`: `ids` are
         those of prompt and output so far; a function may change and return the array that it gets, (vocab_size,) float32.
+
+        `opening`: what the answer begins with, whatever the model would say: a text, or token ids. It counts as generated. So any
+        answer can be branched: its first ids, another one, and what the model says then.
         """
         streams = self._open(self.jobs(prompts, params, settings))
         return streams[0] if is_prompt(prompts) else streams
@@ -320,18 +327,25 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
-    def trace(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Trace:
+    def trace(
+        self, prompt: Prompt, params: Params = None, *, top: int = 10, first: int | None = None, **settings: Unpack[CallSettings]
+    ) -> Trace:
         """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
         after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
         ended, and times. The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed.
 
-        `top`: the most likely candidates that each stage shows. 1..1000 [10]
+        `top`: the most likely candidates that each stage shows; 0: no stages. 0..1000 [10]. `first`: with an `opening`, the
+        first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
+        its ids as the opening, `first=0` and `max_tokens=len(ids)`, the steps are those of the run that made it, if the settings
+        are.
         """
-        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
+        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first)
 
-    def chat_trace(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Trace:
+    def chat_trace(
+        self, messages: Chat, params: Params = None, *, top: int = 10, first: int | None = None, **settings: Unpack[ChatSettings]
+    ) -> Trace:
         """Like `trace`, of the answer to a conversation, as `chat` gives it."""
-        return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+        return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top, first)
 
     def receipt(self, completion: Completion) -> Receipt:
         """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
@@ -345,7 +359,7 @@ class LLM:
         `Replay.difference` has the step, both candidates and their margin.
         """
         receipt.require_same(self.fingerprint, str(self.path))
-        return replay(self.runner, self._traced_model(), receipt)
+        return replay(self.runner, self.traced_model, receipt)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -354,18 +368,22 @@ class LLM:
             raise UsageError("the model was closed", hint="Load it again.")
         return Fingerprint(content_digest(self._checkpoint), tokenizer_digest(self._checkpoint.tokenizer))
 
-    def _trace(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Trace:
+    def _trace(
+        self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int, first: int | None
+    ) -> Trace:
         if not is_one:
             raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
-        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
+        count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
         seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
-        return record(self.runner, self._traced_model(), *job, given=text, tokenizer_s=seconds, top=count)
+        return record(self.runner, self.traced_model, *traced_from(job, first), given=text, tokenizer_s=seconds, top=count)
 
-    def _traced_model(self) -> TracedModel:
+    @property
+    def traced_model(self) -> TracedModel:
         """What a trace says of this model."""
         per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
-        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token)
+        read = sum(read_by_type(self.model, self.plan).values()) + offloaded_bytes(self.plan)
+        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token, read)
 
     @overload
     def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
@@ -596,7 +614,15 @@ class LLM:
         self._tell_host_samples(each)
         if self.stored_pages is not None:
             self.stored_pages.tell()
-        return [PromptJob(encode(item), *own, processors) for item, own in zip(items, zip(each, samplers), strict=True)]
+        opening = self._opening(settings.get("opening", ()))
+        return [PromptJob(encode(item), *own, processors, opening) for item, own in zip(items, zip(each, samplers), strict=True)]
+
+    def _opening(self, given: Any) -> Opening:
+        """What an answer begins with."""
+        if isinstance(given, str):
+            text, limit = checks.unicode("opening", given), self.plan.max_context
+            return Opening(tuple(continuation_ids(text, self._tokenizer_for("text"), limit)))
+        return Opening(tuple(checks.token_ids("opening", checks.row("opening", given, ONE_PROMPT))))
 
     def _open(self, jobs: list[PromptJob], call: Call | None = None) -> list[Stream]:
         """One stream per job; none if the engine refuses one."""
@@ -731,6 +757,16 @@ class Stream(Iterator[StepOutput]):
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""
         self.handle.close()
+
+
+def traced_from(job: PromptJob, first: int | None) -> PromptJob:
+    """The job, whose opening is traced from token `first` on; None: not at all. UsageError if it has no such token."""
+    last = len(job.opening.token_ids)
+    if first is None:
+        return job
+    if not last:
+        raise UsageError(f"first is {first}, and the answer has no opening", hint="Give the ids of the answer as the opening.")
+    return job._replace(opening=dataclasses.replace(job.opening, sampled_from=checks.whole("first", first, 0, last)))
 
 
 def is_prompt(given: Any) -> bool:

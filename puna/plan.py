@@ -13,7 +13,7 @@ from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Adapter
 from puna.model.spec import Dense, Experts, ModelConfig
-from puna.model.weights import layer_of
+from puna.model.weights import EMBED, active_share, layer_of
 from puna.progress import SILENT, Reporter
 from puna.units import exact_gib, gib
 
@@ -276,6 +276,20 @@ def _bytes_by_layer(placements: Iterable[Placement]) -> Counter[int]:
         if (layer := layer_of(one.name)) is not None:
             sizes[layer] += one.bytes
     return Counter(dict(sorted(sizes.items())))
+
+
+def read_by_type(config: ModelConfig, plan: Plan) -> Counter[str]:
+    """Bytes of weights on the device that one decoded token reads: one row of an untied embedding, and its experts'."""
+    sizes: Counter[str] = Counter()
+    for one in plan.placements:
+        if one.where == DEVICE and one.type and (one.name != EMBED.name or config.tie_embeddings):
+            sizes[one.type] += round(one.bytes * active_share(config, one.name))
+    return sizes
+
+
+def offloaded_bytes(plan: Plan) -> int:
+    """Bytes of the weights that stay in main memory and cross the bus."""
+    return sum(one.bytes for one in plan.placements if one.where == MAIN)
 
 
 def _settled(engine: EngineConfig, layout: Layout) -> EngineConfig:

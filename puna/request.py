@@ -510,7 +510,8 @@ class Request:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None before the first scored one
     num_computed: int = 0  # tokens whose K and V are in the pages
-    num_cached: int = 0  # of those, tokens found in the prefix cache
+    num_opened: int = 0  # output ids that were accepted before anything was computed (`opening.py`)
+    num_cached: int = 0  # tokens found in the prefix cache when it was first scheduled
     page_ids: list[int] = field(default_factory=list)
     num_stored: int = 0  # further pages, up to this number, are in the page store and not loaded yet
     page_names: list[str] = field(default_factory=list)  # of its first pages, in the page store

@@ -32,6 +32,7 @@ from weakref import WeakValueDictionary
 
 from puna.engine import Engine
 from puna.errors import NumericalError, UsageError
+from puna.opening import NO_OPENING, Opening
 from puna.pooling import Pool
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams, StepOutput
@@ -129,11 +130,16 @@ class Handle(Iterator[StepOutput]):
     def _put(self, output: StepOutput, now: float) -> None:
         self.outputs.append(output)
         self._unread.append(output)
-        self.first_token_at = self.first_token_at or (now if output.token_ids else 0.0)
+        if output.token_ids and not self.first_token_at and not self._is_opening():
+            self.first_token_at = now
         if output.finish_reason is not None:
             self.error = self.error or _raised(self.request)
             self.ended_at = now
         self._listener(self)
+
+    def _is_opening(self) -> bool:
+        """Whether all tokens so far are those that the answer opens with."""
+        return self.request is not None and len(self.request.output_ids) == self.request.num_opened
 
     def _end(self, error: BaseException | None = None) -> None:
         """End it without a last output."""
@@ -183,6 +189,7 @@ class Runner:
         params: SamplingParams,
         sampler: TokenSampler | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        opening: Opening = NO_OPENING,
         listener: Callable[[Handle], object] = nobody_listens,
         pool: Pool | None = None,
         leader: Handle | None = None,
@@ -195,7 +202,7 @@ class Runner:
         belongs to; None: it is a call of its own.
         """
         handle = Handle(self, listener)
-        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors, watcher=watcher)
+        add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors, watcher=watcher, opening=opening)
         self._ask(partial(self._admit, handle, add, leader, call or Call()))
         if self._is_closed:  # nobody else may come to refuse it
             self._until(lambda: handle.ended_at, self._sweep)

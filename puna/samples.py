@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from puna.opening import NO_OPENING, Opening
 from puna.philox import block
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams
@@ -29,13 +30,14 @@ def submit(
     params: SamplingParams,
     sampler: TokenSampler | None = None,
     processors: Sequence[LogitsProcessor] = (),
+    opening: Opening = NO_OPENING,
     listener: Callable[[Handle], object] = nobody_listens,
     call: Call | None = None,
 ) -> Handle:
     """`Runner.submit`, also for several samples: then the handle gives the outputs of all, told apart by their `index`."""
     if params.num_samples == 1:
-        return runner.submit(prompt_ids, replace(params, best_of=None), sampler, processors, listener, call=call)
-    return Samples(runner, prompt_ids, params, sampler, processors, listener, call or Call())
+        return runner.submit(prompt_ids, replace(params, best_of=None), sampler, processors, opening, listener, call=call)
+    return Samples(runner, prompt_ids, params, sampler, processors, opening, listener, call or Call())
 
 
 class Samples(Handle):
@@ -48,6 +50,7 @@ class Samples(Handle):
         params: SamplingParams,
         sampler: TokenSampler | None,
         processors: Sequence[LogitsProcessor],
+        opening: Opening,
         listener: Callable[[Handle], object],
         call: Call,
     ) -> None:
@@ -57,7 +60,7 @@ class Samples(Handle):
         self._each: list[Handle] = []
         for number, own in enumerate(params_of_samples(params)):
             tell, leader = partial(_tell, weakref.ref(self), number), self._each[0] if number else None
-            self._each.append(runner.submit(prompt_ids, own, sampler, processors, tell, leader=leader, call=call))
+            self._each.append(runner.submit(prompt_ids, own, sampler, processors, opening, tell, leader=leader, call=call))
 
     @property
     def samples(self) -> list[Handle]:

@@ -70,7 +70,8 @@ class Watcher(Protocol):
         """What a filter left; GIVEN: what the filters are given, which is less than the logits if a constraint removed some."""
 
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
-        """The candidate at `index` was taken: by the number `uniform`; None: as the most likely one."""
+        """The candidate at `index` was taken: by the number `uniform`; None: as the most likely one. Not called for a token that
+        was given, and that the sampler would not have taken."""
 
     def end(self, token_id: int) -> None:
         """The token was sampled."""
@@ -171,6 +172,11 @@ class Sampler:
         self._occurrences: Occurrences | None = None
         self._kept: Row | None = None  # what the last token was drawn from, if log-probabilities of that are requested
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a filter remembers what was sampled."""
+        return bool(self._stateful)
+
     def phase(self, num_generated: int) -> Phase:
         """How to sample the token after `num_generated` others."""
         return next(phase for phase in self._phases if num_generated < phase.end)
@@ -179,18 +185,23 @@ class Sampler:
         """Whether biases or penalties change the logits of the next token."""
         return self._penalises or len(self.phase(num_generated).bias_ids) > 0
 
-    def sample(self, logits: Row, history: History) -> int:
-        """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite."""
+    def sample(self, logits: Row, history: History, given: int | None = None) -> int:
+        """The next token's id. Raises NumericalError if the logits hold NaN or +inf, or nothing finite.
+
+        `given`: the token that takes the place of the sampled one (`opening.py`); the filters remember it as if it were that.
+        """
         params = self.phase(len(history.output_ids)).params
         kept = candidates(self._bound, logits, params, history, self._watcher)
         uniform = self.uniform(len(history.output_ids))
-        index = _drawn(kept, params, uniform)
-        if self._watcher is not None:
-            self._watcher.drawn(kept, uniform if self._draws else None, index)
+        drawn = _drawn(kept, params, uniform)
+        index = drawn if given is None else kept.index_of(given)
+        if self._watcher is not None and index == drawn:
+            self._watcher.drawn(kept, uniform if self._draws else None, drawn)
         self._kept = kept.row(len(logits)) if params.processed_logprobs else None
-        for step in self._stateful:
-            step.accept(kept.logits, index, history)
-        return kept.id_at(index)
+        if index is not None:
+            for step in self._stateful:
+                step.accept(kept.logits, index, history)
+        return kept.id_at(drawn) if given is None else given
 
     def processed(self, logits: Row, history: History) -> Row:
         """The logits after the filters, of which the next token is drawn; greedy sampling needs no temperature and no cut."""
@@ -243,6 +254,18 @@ class Candidates(NamedTuple):
 
     def id_at(self, index: int) -> int:
         return index if self.ids is None else int(self.ids[index])
+
+    def index_of(self, token_id: int) -> int | None:
+        """The index of an id; None if the filters have removed it.
+
+        >>> kept = Candidates(np.float32([1, -np.inf, 3]), np.array([4, 6, 9]))
+        >>> kept.index_of(9), kept.index_of(6), kept.index_of(5)
+        (2, None, None)
+        """
+        index = token_id if self.ids is None else int(self.ids.searchsorted(token_id))
+        if index >= len(self.logits) or self.id_at(index) != token_id or self.logits[index] == -np.inf:
+            return None
+        return index
 
     def narrowed(self) -> Candidates:
         """Without those at -inf, if they are nearly all: what follows then costs next to nothing.

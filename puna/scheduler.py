@@ -329,7 +329,7 @@ class Scheduler:
         """All pages of a request that was just matched, or loaded, are full and known."""
         request.num_published = request.num_saved = len(request.page_ids)
         request.num_computed = request.num_published * self.pages.page_size
-        if not request.output_ids:
+        if len(request.output_ids) == request.num_opened:
             request.num_cached = request.num_computed
 
     def _find_stored(self, request: Request) -> None:

@@ -79,6 +79,7 @@ class Thinking:
         self._part: Part = "inside" if is_open else "before"
         self._is_trimming = True  # spaces are left out until the next letter
         self._held = ""  # may be a part of a tag, or spaces before one
+        self.num_inside = 0  # tokens that came inside a span
 
     @property
     def is_inside(self) -> bool:
@@ -98,6 +99,7 @@ class Thinking:
         """What the next piece adds to the reasoning, and to the answer. `is_last`: nothing follows."""
         self.found.raw.append(text)
         was_inside, text, self._held = self.is_inside, self._held + text, ""
+        self.num_inside += num_tokens * was_inside
         if self._part == "before":
             text = self._opened(text, is_last)
         reasoning = ""
@@ -142,17 +144,16 @@ class Budgeted:
 
     def __init__(self, sampler: TokenSampler, thinking: Thinking, budget: int) -> None:
         self._sampler, self._thinking = sampler, thinking
-        self._num_left, self._close_ids = budget, list(thinking.close_ids)
+        self._budget, self._close_ids = budget, list(thinking.close_ids)
 
     def end(self) -> None:
         """Use up the budget."""
-        self._num_left = 0
+        self._budget = 0
 
     def sample(self, logits: Row, history: History) -> int:
-        if self._thinking.is_inside and not self._thinking.found.is_cut:
-            if self._num_left <= 0 and not self._thinking.is_at_tag:
-                self._thinking.found.is_cut = True
-            self._num_left -= 1
+        thinking = self._thinking
+        if thinking.is_inside and thinking.num_inside >= self._budget and not thinking.is_at_tag:
+            thinking.found.is_cut = True
         if self._thinking.found.is_cut and self._close_ids:
             return self._close_ids.pop(0)
         return self._sampler.sample(logits, history)

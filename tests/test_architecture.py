@@ -30,7 +30,7 @@ ROWS = [
     ["bans", "dry"],
     ["filters"],
     ["sampling"],
-    ["constraints"],
+    ["constraints", "opening"],
     ["scheduler", "plan", "convert", "health", "logprobs", "context_shift"],
     ["batch"],
     ["backends"],

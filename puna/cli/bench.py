@@ -124,7 +124,7 @@ def _facts(
     first: list[float],
 ) -> dict[str, Any]:
     from puna.formats import open_checkpoint
-    from puna.machine.planning.speed import read_by_type
+    from puna.plan import read_by_type
 
     pp, tg = statistics.median(prefill), statistics.median(decode)
     tensors = open_checkpoint(llm.path).tensors

@@ -16,6 +16,7 @@ from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
+from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
 from puna.runner import Runner
@@ -37,6 +38,7 @@ class TracedModel:
     tokenizer: Tokenizer | None
     max_context: int
     kv_bytes_per_token: int
+    weights_bytes: int  # that computing one token reads
 
     def token(self, token_id: int) -> TracedToken:
         tokenizer = self.tokenizer
@@ -56,6 +58,7 @@ def record(
     params: SamplingParams,
     sampler: TokenSampler | None,
     processors: Sequence[LogitsProcessor],
+    opening: Opening = NO_OPENING,
     *,
     given: str | None,
     tokenizer_s: float,
@@ -66,7 +69,7 @@ def record(
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
     recorder = StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
-    handle = runner.submit(prompt_ids, params, sampler, processors, watcher=recorder)
+    handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass
@@ -92,6 +95,7 @@ def record(
         why=why_it_ended(completion, params, model),
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
+        weights_bytes=model.weights_bytes,
     )
 
 

@@ -24,7 +24,7 @@ MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
 
 
 class StepRecorder:
-    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows.
+    """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows; 0: no stages.
 
     After `max_candidates` candidates it records no further step, and the run goes on.
     """
@@ -51,22 +51,23 @@ class StepRecorder:
 
     def begin(self, logits: Row, history: History) -> None:
         self._begun_at, self._index = time.perf_counter(), history.num_generated
-        self._heard = [(MODEL, Candidates(logits))]
+        self._heard, self._is_filtered, self._is_drawn = [(MODEL, Candidates(logits))], False, False
 
     def filtered(self, name: str, kept: Candidates) -> None:
+        self._is_filtered = True
         if name != GIVEN:
             self._heard.append((name, kept))
         elif kept.logits is not self._heard[0][1].logits:
             self._heard.append((CONSTRAINT, kept))
 
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
-        self._draw = None if uniform is None else (kept, uniform, index)
+        self._draw, self._is_drawn = None if uniform is None else (kept, uniform, index), True
 
     def end(self, token_id: int) -> None:
         sampled_at = time.perf_counter()
         if self.has_room:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
-            self._num_left -= sum(map(_size, step.stages))
+            self._num_left -= 1 + sum(map(_size, step.stages))
         self._computed, self._heard, self._draw = [], [], None
         self._resumed_at = time.perf_counter()
 
@@ -77,8 +78,9 @@ class StepRecorder:
             token=self._token(token_id),
             logprob=token_logprob(logits, token_id, 0).logprob,
             rank=rank(logits, token_id),
-            stages=tuple(self._stages(token_id)),
-            draw=None if self._draw is None else place_of(*self._draw),
+            is_given=self._is_filtered and not self._is_drawn,
+            stages=tuple(self._stages(token_id)) if self._top else (),
+            draw=None if self._draw is None else place_of(*self._draw, self._top),
             computed=tuple(self._computed),
             kv_bytes=self._num_known * self._kv_bytes,
             model_s=self._begun_at - self._resumed_at,
@@ -169,14 +171,16 @@ def entropy_bits(logits: Row) -> float:
     return abs(float((shares * np.log2(shares)).sum()))
 
 
-def place_of(kept: Candidates, uniform: float, index: int) -> Draw:
-    """The part of 0..1 that the candidate at `index` has.
+def place_of(kept: Candidates, uniform: float, index: int, top: int = 0) -> Draw:
+    """The part of 0..1 that the candidate at `index` has, and where the parts of the `top` likeliest begin.
 
-    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1)
-    Draw(uniform=0.3, low=0.25, high=0.75)
+    >>> place_of(Candidates(np.log(np.float32([0.25, 0.5, 0.25]))), 0.3, 1, 2)
+    Draw(uniform=0.3, low=0.25, high=0.75, starts=(0.25, 0.0))
     """
     ends = masses_of(kept.logits).cumsum(dtype=np.float64)
-    return Draw(uniform, float(ends[index - 1] / ends[-1]) if index else 0.0, float(ends[index] / ends[-1]))
+    starts = np.concatenate([[0.0], ends[:-1]]) / ends[-1]
+    likeliest = [place for place, _ in token_logprob(kept.logits, index, top).top if kept.logits[place] > REMOVED]
+    return Draw(uniform, float(starts[index]), float(ends[index] / ends[-1]), tuple(float(starts[place]) for place in likeliest))
 
 
 def _size(stage: Stage) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -11,7 +12,7 @@ from puna.glassbox.trace import FORMAT, Trace
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
-FIELD = re.compile(r"^ {4}(\w+): (.*)$", re.MULTILINE)
+FIELD = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)$", re.MULTILINE)  # further lines of a field stand deeper
 
 
 def trace_schema() -> dict[str, Any]:
@@ -46,8 +47,8 @@ def _reference(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _definition(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    hints, words = get_type_hints(kind), kind.__doc__
-    described = dict(FIELD.findall(words.replace("\n        ", "\n    ")))
+    hints, words = get_type_hints(kind), inspect.getdoc(kind) or ""
+    described = {name: " ".join(text.split()) for name, text in FIELD.findall(words)}
     return {
         "description": " ".join(words.split("\n\n")[0].split()),
         "type": "object",

@@ -155,11 +155,13 @@ class Draw:
         uniform: the number, in 0..1; it depends on the seed and the step only
         low: where the chosen token's part begins
         high: where it ends
+        starts: where the parts of the last stage's `top` begin, in the order of `top`
     """
 
     uniform: float
     low: float
     high: float
+    starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ class TracedStep:
         token: the token that was taken
         logprob: the logarithm of its probability under the model's logits, before any filter; null if nothing was sampled
         rank: its place among the model's logits, 1 for the most likely; null if nothing was sampled
-        stages: the model's candidates, then what each filter left; empty if another sampler, or a form, chose the token
+        is_given: whether it was given, as a part of the answer's opening, and the filters and the draw would have taken another
+        stages: the model's candidates, then what each filter left; empty if nothing was sampled, or none are asked for
         draw: the number that was drawn; null if the most likely candidate was taken
         computed: what passed through the model since the token before
         kv_bytes: memory of the K and V of all tokens before it
@@ -198,12 +201,85 @@ class TracedStep:
     token: TracedToken
     logprob: float | None = None
     rank: int | None = None
+    is_given: bool = False
     stages: tuple[Stage, ...] = ()
     draw: Draw | None = None
     computed: tuple[ComputedTokens, ...] = ()
     kv_bytes: int | None = None
     model_s: float | None = None
     sampling_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedLayer:
+    """What is known at one position after a layer. The candidates are those of the logit lens (nostalgebraist 2020): the final
+    norm and the output matrix, applied to this layer's hidden state as if it were the last one.
+
+    Fields:
+        layer: 0 for the embedding, then 1 for the first layer, up to the number of layers, whose lens is the model's own answer
+        entropy_bits: how open the choice would be: 0 for one certain token, 1 for two equally likely ones
+        top: the most likely tokens, the best first
+        taken: the token that follows in the text, as it stands here
+        rank: its place among all tokens, 1 for the most likely
+        first: the first position that the layer's heads see here, above 0 with a sliding window; null for the embedding
+        attention: for each head, how it weighs the positions from `first` to this one, to 6 digits; each head's weights sum to 1.
+            Heads follow each other as in q_proj. Null for the embedding
+    """
+
+    layer: int
+    entropy_bits: float
+    top: tuple[Candidate, ...]
+    taken: Candidate
+    rank: int
+    first: int | None = None
+    attention: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedPosition:
+    """One position of prompt and answer, seen after each layer.
+
+    Fields:
+        position: its place in prompt and answer together, from 0
+        step: the step of the answer whose token follows (`TracedStep.index`); null if the prompt goes on
+        token: the token that the model reads here
+        taken: the token that follows in the text
+        layers: after the embedding, and after each layer
+        distance: the largest difference between the last layer's logits and those of the run, over the candidates that the trace
+            holds of the run; null where it holds none
+    """
+
+    position: int
+    step: int | None
+    token: TracedToken
+    taken: TracedToken
+    layers: tuple[TracedLayer, ...]
+    distance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracedLayers:
+    """Layer by layer, some positions of a run. A run shows no hidden states: the text passed through the model once more, by the
+    definition of the forward pass (`puna/backends/reference.py`), float32, with the weights as the model's file has them. The
+    backend of the run rounds otherwise: `distance` says how far apart the two are.
+
+    Fields:
+        arithmetic: what computed these numbers, in words
+        num_layers: layers of the model
+        num_heads: heads of each layer
+        positions: the chosen positions, in order
+        num_left_out: chosen positions that the trace leaves out, because it would grow too large
+        distance: the largest of the positions' distances; null if none has one
+        total_s: time of this pass
+    """
+
+    arithmetic: str
+    num_layers: int
+    num_heads: int
+    positions: tuple[TracedPosition, ...]
+    num_left_out: int
+    distance: float | None
+    total_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +304,9 @@ class Trace:
         why: why it ended, in words
         first_token_s: time from the request to its first token
         total_s: time from the request to its end
+        weights_bytes: the weights that computing one token reads. Decoding waits for memory, so their size beside that of the K
+            and V (`TracedStep.kv_bytes`) tells the matrices' share of a step's time from attention's; neither was timed apart
+        layers: layer by layer, the chosen positions; null if none were
     """
 
     format: str
@@ -247,6 +326,8 @@ class Trace:
     why: str
     first_token_s: float
     total_s: float
+    weights_bytes: int
+    layers: TracedLayers | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The trace as JSON types, for docs/trace.schema.json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +18,7 @@ from puna.config import EngineConfig
 from puna.errors import UsageError
 from puna.glassbox.record import record, settings_of
 from puna.glassbox.schema import trace_schema
-from puna.glassbox.trace import Trace
+from puna.glassbox.trace import Trace, TracedStep
 from puna.history import History, Row
 from puna.llm import LLM
 from puna.request import SamplingParams
@@ -115,7 +116,7 @@ def test_logits_processors_are_a_stage(llm: LLM) -> None:
 
 def test_a_trace_is_bounded_and_says_so(llm: LLM) -> None:
     (job,) = llm.jobs(PROMPT, SamplingParams(max_tokens=20, ignore_eos=True), {})
-    trace = record(llm.runner, llm._traced_model(), *job, given=PROMPT, tokenizer_s=0.0, top=10, max_candidates=50)
+    trace = record(llm.runner, llm.traced_model, *job, given=PROMPT, tokenizer_s=0.0, top=10, max_candidates=50)
     assert len(trace.token_ids) == 20 and len(trace.steps) == 4 and trace.num_left_out == 16
 
 
@@ -140,7 +141,9 @@ def test_why_it_ended_is_said(llm: LLM, settings: dict[str, Any], why: str) -> N
     [
         (["a", "b"], {}, "a trace follows one prompt"),
         ("a", {"n": 2}, "a trace follows one sample"),
-        ("a", {"top": 0}, "top"),
+        ("a", {"top": -1}, "top"),
+        ("a", {"first": 0}, "first is 0, and the answer has no opening"),
+        ("a", {"opening": [97, 98], "first": 3}, "first"),
         ("a", {"top": 1001}, "top"),
     ],
 )
@@ -154,3 +157,31 @@ def test_a_chat_is_traced_as_it_is_answered(llm: LLM) -> None:
     settings: dict[str, Any] = {"max_tokens": 5, "ignore_eos": True, **DRAWN}
     trace = llm.chat_trace("Why?", **settings)
     assert trace.token_ids == llm.chat("Why?", **settings).token_ids and trace.prompt.text == "<user>Why?"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_answer_that_is_there_is_traced_as_the_run_that_made_it(llm: LLM, name: str) -> None:
+    params = SamplingParams(**SETTINGS[name], max_tokens=12, ignore_eos=True)
+    run = llm.trace(PROMPT, params, top=5)
+    again = llm.trace(PROMPT, params, top=5, opening=run.token_ids, first=0)
+    assert [in_itself(step) for step in again.steps] == [in_itself(step) for step in run.steps]
+    later = llm.trace(PROMPT, params, top=5, opening=run.token_ids, first=7)
+    assert [in_itself(step) for step in later.steps[7:]] == [in_itself(step) for step in run.steps[7:]]
+
+
+def in_itself(step: TracedStep) -> TracedStep:
+    """The step without times, and without what was computed together with it."""
+    return dataclasses.replace(step, computed=(), kv_bytes=0, model_s=0.0, sampling_s=0.0)
+
+
+def test_a_given_token_is_told_from_a_drawn_one(llm: LLM) -> None:
+    params = SamplingParams(temperature=0.9, top_k=5, seed=7, max_tokens=12, ignore_eos=True)
+    run = llm.trace(PROMPT, params)
+    other = next(one.id for one in run.steps[4].stages[-1].top if one.id != run.token_ids[4])
+    branch = llm.trace(PROMPT, params, opening=[*run.token_ids[:4], other], first=0)
+    assert [step.is_given for step in branch.steps] == [False] * 4 + [True] + [False] * 7
+    given = branch.steps[4]
+    assert given.token.id == other and given.draw is None and given.stages[-1].chosen is not None
+    removed = llm.trace(PROMPT, params, opening=[*run.token_ids[:4], 255], first=4).steps[4]
+    assert removed.is_given and removed.stages[0].chosen is not None and removed.stages[-1].chosen is None
+    assert llm.trace(PROMPT, params, opening=run.token_ids, first=0, top=0).steps[3].stages == ()

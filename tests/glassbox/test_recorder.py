@@ -152,10 +152,14 @@ def check_step(step: TracedStep, logits: Row, token_id: int, params: SamplingPar
         assert params.temperature == 0 and last.top[0].id == token_id
         return
     assert step.draw.uniform == uniform(params.seed or 0, step.index)
+    assert step.draw.low in step.draw.starts
     assert step.draw.low - 1e-12 <= step.draw.uniform <= step.draw.high + 1e-12
     below = sum(one.probability for one in last.top if one.id < token_id)
     assert last.chosen is not None
     assert (step.draw.low, step.draw.high) == pytest.approx((below, below + last.chosen.probability), abs=1e-6)
+    parts = sorted(zip((one.id for one in last.top), step.draw.starts, (one.probability for one in last.top), strict=True))
+    ends = np.cumsum([0.0, *(probability for _, _, probability in parts)])
+    assert [start for _, start, _ in parts] == pytest.approx(list(ends[:-1]), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -21,10 +21,21 @@ from puna.formats.base import Checkpoint
 from puna.formats.shards import part_of
 from puna.machine.planning.devices import PlannedDevice
 from puna.machine.planning.known_models import checkpoint_of
-from puna.machine.planning.speed import FLOATS, Speed, expected, offloaded_bytes
+from puna.machine.planning.speed import FLOATS, Speed, expected
 from puna.model.spec import ModelConfig
 from puna.model.weights import role_of
-from puna.plan import DEVICE, LEAST_CONTEXT, USUAL_CONTEXT, Layout, Plan, TensorHeader, kv_bytes, make_plan, placements_of
+from puna.plan import (
+    DEVICE,
+    LEAST_CONTEXT,
+    USUAL_CONTEXT,
+    Layout,
+    Plan,
+    TensorHeader,
+    kv_bytes,
+    make_plan,
+    offloaded_bytes,
+    placements_of,
+)
 from puna.progress import KeepingReporter, Reporter
 from puna.units import gib, kib
 

@@ -6,14 +6,13 @@ products bound a prompt. A table holds the shares of a device's roofline that ou
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
 from puna.model.spec import ModelConfig
-from puna.model.weights import EMBED, active_share, layer_of
-from puna.plan import DEVICE, MAIN, Plan, TensorHeader, kv_bytes
+from puna.model.weights import active_share, layer_of
+from puna.plan import Plan, TensorHeader, kv_bytes, offloaded_bytes, read_by_type
 
 FLOATS = ("F32", "F16", "BF16")
 USUAL_TOKENS = 128  # tokens before a generated one, as in `puna bench`
@@ -88,20 +87,6 @@ def _decode_s(config: ModelConfig, plan: Plan, roofline: PlannedRoofline, shares
     before = kv_bytes(config, min(USUAL_TOKENS, plan.max_context), plan.kv_type, plan.layout.value_multiple)
     kv_s = before / (roofline.read_bytes * _read_share(shares, ""))
     return read_s + kv_s + offloaded / (LINK_SHARE * roofline.link_bytes) + config.num_layers * shares.layer_s + shares.step_s
-
-
-def read_by_type(config: ModelConfig, plan: Plan) -> Counter[str]:
-    """Bytes of weights on the device that one decoded token reads: one row of an untied embedding, and its experts'."""
-    sizes: Counter[str] = Counter()
-    for one in plan.placements:
-        if one.where == DEVICE and one.type and (one.name != EMBED.name or config.tie_embeddings):
-            sizes[one.type] += round(one.bytes * active_share(config, one.name))
-    return sizes
-
-
-def offloaded_bytes(plan: Plan) -> int:
-    """Bytes of the weights that stay in main memory and cross the bus."""
-    return sum(one.bytes for one in plan.placements if one.where == MAIN)
 
 
 def _prompt_token_s(
