@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ PACKAGE = Path(puna.__file__).parent
 
 
 def code_of(function: Callable[..., Any] | type[Any], most: int = MOST_LINES) -> CodeLines:
-    """A function, a method or a class of puna: its place and its first lines without the docstring.
+    """A function, a method or a class of puna: its place and its first lines, without docstring and long lists of arguments.
 
     >>> from puna.filters import top_k
     >>> code = code_of(top_k)
@@ -30,17 +30,21 @@ def code_of(function: Callable[..., Any] | type[Any], most: int = MOST_LINES) ->
         lines, first = inspect.getsourcelines(function)
     except OSError:  # only compiled files are here
         return CodeLines(function.__qualname__, file, 0, ())
-    shown = _without_docstring([line.rstrip() for line in lines], first)
-    return CodeLines(function.__qualname__, file, first, tuple(shown[:most]), len(shown) > most)
+    shown = list(_shown(textwrap.dedent("".join(lines)), first))
+    return CodeLines(function.__qualname__, file, shown[0][0], tuple(shown[:most]), len(shown) > most)
 
 
-def _without_docstring(lines: list[str], first: int) -> list[tuple[int, str]]:
-    """(number, line) of each line but those of the docstring, and empty ones at its place."""
-    dedented = textwrap.dedent("\n".join(lines))
-    (node,) = ast.parse(dedented).body
-    hidden: range = range(0)
-    if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-        end = node.body[0].end_lineno or 0
-        hidden = range(node.body[0].lineno - 1, end + (end < len(lines) and not lines[end]))
-    numbered = list(enumerate(dedented.split("\n"), start=first))
-    return [one for index, one in enumerate(numbered) if index not in hidden]
+def _shown(source: str, first: int) -> Iterator[tuple[int, str]]:
+    """(number, line) of a definition: its first line, with "..." for arguments that do not fit it, and its body."""
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    lines, body = source.rstrip().split("\n"), node.body
+    head = lines[node.lineno - 1]
+    yield first + node.lineno - 1, head if head.endswith(":") else f"{head.rstrip('(')}(...):"
+    if ast.get_docstring(node) is not None:
+        body = body[1:]
+    begin = body[0].lineno if body else len(lines) + 1
+    before = lines[begin - 2].strip() if begin > 1 else ""
+    if before.startswith("#"):
+        begin -= 1
+    yield from enumerate(lines[begin - 1 :], start=first + begin - 1)

@@ -12,7 +12,7 @@ from puna.chat import encode_chat, guessed_template
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.formats import open_checkpoint, what_to_give
-from puna.formats.base import Checkpoint
+from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.llm import LLM
 from puna.model.spec import ModelConfig
 from puna.tokenizers import build_tokenizer
@@ -44,14 +44,17 @@ class LiveModel:
     def name(self) -> str:
         return self.path.stem if self.path.is_file() else self.path.name
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """UsageError if the model has none."""
-        spec = self.checkpoint.tokenizer
-        if spec is None:
+    @property
+    def spec(self) -> TokenizerSpec:
+        """The tokenizer as the file describes it. UsageError if there is none."""
+        if self.checkpoint.tokenizer is None:
             hint = what_to_give(self.checkpoint.notices)
             raise UsageError(f"{self.path} has no tokenizer, so a tour has no text to show", hint=hint)
-        return build_tokenizer(spec)
+        return self.checkpoint.tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return build_tokenizer(self.spec)
 
     @cached_property
     def llm(self) -> LLM:
@@ -80,8 +83,15 @@ class LiveModel:
     def chat_ids(self, text: str) -> list[int]:
         """The ids of a question: in the chat template, or alone if the model has none."""
         if self.template is None:
-            return self.tokenizer.encode(text)
+            return self.ids(text)
         return encode_chat([{"role": "user", "content": text}], self.tokenizer, self.template)
+
+    def second_turn_ids(self, question: str, answer: str, next_question: str) -> list[int]:
+        """The ids of a conversation that goes on after an answer."""
+        if self.template is None:
+            return self.ids(f"{question}{answer} {next_question}")
+        turns = (("user", question), ("assistant", answer), ("user", next_question))
+        return encode_chat([{"role": role, "content": text} for role, text in turns], self.tokenizer, self.template)
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text, without a template. UsageError for a text that has none."""

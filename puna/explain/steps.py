@@ -71,10 +71,16 @@ class ChunkListener:
     def end(self, token_id: int) -> None: ...
 
 
-def run_steps(llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams) -> EngineRun:
-    """Run prompts together to their ends."""
+def run_steps(
+    llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]
+) -> EngineRun:
+    """Run prompts together to their ends, with the same parameters or with their own."""
     heard: list[ComputedChunk] = []
-    requests = [llm.engine.add(ids, params, watcher=ChunkListener(i, heard)) for i, ids in enumerate(prompts)]
+    each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+    requests = [
+        llm.engine.add(ids, own, watcher=ChunkListener(index, heard))
+        for index, (ids, own) in enumerate(zip(prompts, each, strict=True))
+    ]
     return EngineRun(tuple(requests), tuple(_steps(llm, heard)))
 
 

@@ -12,7 +12,7 @@ from puna.engine import Engine
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
 from puna.explain.parts import Bar, Bars, Picture, Quoted, TextTable, TourPart
-from puna.explain.steps import EngineRun, run_steps
+from puna.explain.steps import EngineRun, fresh_salt, run_steps
 from puna.explain.words import Words
 from puna.glassbox.record import PAD_ID, padded
 from puna.glassbox.trace import Trace
@@ -21,7 +21,7 @@ from puna.request import SamplingParams
 from puna.scheduler import Scheduler
 
 EXAMPLE = "What is the capital of Peru?"
-SHORTER = "Hi."  # the other prompt of the batch
+OTHER = "Name three animals of the Andes, and tell me in one short sentence what each of them eats."  # in the same batch
 MAX_TOKENS = 12
 MAX_STEPS = 14  # that a table shows
 TOKEN, PAD = "█", "·"
@@ -47,7 +47,7 @@ def tour(live: LiveModel, say: Words, text: str) -> Iterator[TourPart]:
     yield _ids(live, say, text, ids)
     yield _padding(live, say, ids)
     yield _forward(live.config, say, len(ids))
-    trace = live.llm.trace(ids, SamplingParams(max_tokens=MAX_TOKENS), top=5)
+    trace = live.llm.trace(ids, SamplingParams(max_tokens=MAX_TOKENS, cache_salt=fresh_salt()), top=5)
     yield _choice(live, say, trace)
     yield _loop(live, say, trace)
     yield _end(live, say, trace)
@@ -71,8 +71,8 @@ def _ids(live: LiveModel, say: Words, text: str, ids: list[int]) -> TourPart:
 
 
 def _padding(live: LiveModel, say: Words, ids: list[int]) -> TourPart:
-    prompts = [ids, live.chat_ids(SHORTER)]
-    run = run_steps(live.llm, prompts, SamplingParams(max_tokens=MAX_TOKENS))
+    prompts = [ids, live.chat_ids(OTHER)]
+    run = run_steps(live.llm, prompts, SamplingParams(max_tokens=MAX_TOKENS, cache_salt=fresh_salt()))
     lengths = list(map(len, prompts))
     layout = padded(lengths, MAX_TOKENS, live.llm.plan.max_context)
     rows, columns = layout.shape
@@ -83,7 +83,7 @@ def _padding(live: LiveModel, say: Words, ids: list[int]) -> TourPart:
     }
     return TourPart.of(
         say("padding.title"),
-        say.prose("padding.text", other=SHORTER, **facts),
+        say.prose("padding.text", other=OTHER, **facts),
         Picture(tuple(padded_rows(lengths, columns))),
         say.prose("padding.mask", **facts),
         say.prose("padding.ragged", **facts),
