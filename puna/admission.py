@@ -157,7 +157,10 @@ class Admission:
         self.require_ids("answer id", opening)
         self.require_ids("stop id", params.stop_ids)
         self.require_ids("shown id", params.shown_ids)
-        needed = len(prompt_ids) + (len(opening) or (0 if params.max_tokens == 0 else 1))
+        at_once = (
+            min(len(opening), 1) if params.context_shift else len(opening)
+        )  # the rest of an opening shifts the context as it did
+        needed = len(prompt_ids) + (at_once or (0 if params.max_tokens == 0 else 1))
         if needed > self._max_context:
             raise ContextLengthError.of(str(len(prompt_ids) + len(opening)), self._max_context)
         if params.max_tokens is not None and params.max_tokens < len(opening):

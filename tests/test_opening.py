@@ -134,3 +134,54 @@ def test_a_form_refuses_what_may_not_follow_and_goes_on_from_what_may(llm: LLM) 
     assert good.text == "no" and good.finish_reason is FinishReason.STOP
     with pytest.raises(ConstraintError, match="token 120 was given, and may not follow"):
         llm.generate(PROMPT, regex="yes|no", opening="x")
+
+
+KINDS: tuple[dict[str, Any], ...] = (
+    {"regex": "[a-z ]{5,30}"},
+    {"json_object": True},
+    {"choice": ["a llama hums", "a llama", "an alpaca"]},
+    {"stop": ["e", "the"], "min_tokens": 9},
+    {"context_shift": True, "max_tokens": 150},
+    {"logprobs": 2},
+    {"thinking_budget": 5, "max_tokens": 30},
+    {"thinking_budget": 0, "regex": "[0-9]+"},
+)
+
+
+def random_settings(own: random.Random) -> dict[str, Any]:
+    drawn = dict(own.choice(list(SETTINGS.values())))
+    return {"max_tokens": 40, "ignore_eos": own.random() < 0.5, **drawn, **(own.choice(KINDS) if own.random() < 0.7 else {})}
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.full)])
+def test_any_answer_goes_on_from_any_of_its_tokens_beside_others_in_few_pages(rounds: int) -> None:
+    pytest.importorskip("llguidance")
+    seed = 23
+    print("seed", seed)
+    own = random.Random(seed)
+    with make_llm() as alone, make_llm(num_pages=13) as crowded:
+        for llm in (alone, crowded):
+            llm.chat_template = "{{ messages[0].content }}<think></think>"
+        for _ in range(rounds):
+            prompts = [own.choice(["the llama", "why<think>", "go", "hm " * 20]) for _ in range(5)]
+            settings = [SamplingParams(**random_settings(own)) for _ in prompts]
+            wholes = [finished(alone, prompt, params) for prompt, params in zip(prompts, settings)]
+            cuts = [whole.token_ids[: own.randrange(len(whole.token_ids) + 1)] for whole in wholes]
+            streams = [
+                crowded.stream(prompt, params, opening=cut) for prompt, params, cut in zip(prompts, settings, cuts, strict=True)
+            ]
+            for stream, whole, params in zip(streams, wholes, settings, strict=True):
+                for _ in stream:
+                    pass
+                again = stream.completion
+                check_equal(again, whole)
+                assert (again.reasoning, again.raw_text, again.logprobs) == (whole.reasoning, whole.raw_text, whole.logprobs), (
+                    params
+                )
+
+
+def finished(llm: LLM, prompt: str, params: SamplingParams) -> Completion:
+    stream = llm.stream(prompt, params)
+    for _ in stream:
+        pass
+    return stream.completion

@@ -28,8 +28,8 @@ from tests.glassbox.cases import DRAWN, SETTINGS
 PROMPT = "the llama"
 
 
-def make_llm(**settings: Any) -> LLM:
-    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1), make_plan(num_pages=64)
+def make_llm(num_pages: int = 64, **settings: Any) -> LLM:
+    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1), make_plan(num_pages=num_pages)
     config = EngineConfig(device="reference", **settings)
     backend = ReferenceBackend(config)
     backend.load(checkpoint, sizes)
