@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from puna.chat import encode_chat, guessed_template
 from puna.detokenize import token_text
 from puna.errors import UsageError
+from puna.explain.looking import InnerView
 from puna.formats import open_checkpoint, what_to_give
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.llm import LLM
@@ -19,7 +20,6 @@ from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
 FAST = {"speculation": "off"}  # guessed tokens would blur what a tour counts
-TRUE = {"device": "reference", "max_context": 256, "kv_type": "auto", "speculation": "off"}
 
 
 class LiveModel:
@@ -31,6 +31,7 @@ class LiveModel:
     def __init__(self, path: Path, load: Callable[[dict[str, Any]], LLM], tokenizer: Path | None = None) -> None:
         self.path, self._load, self._tokenizer_path = path, load, tokenizer
         self._loaded: list[LLM] = []
+        self._view: InnerView | None = None
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -61,10 +62,11 @@ class LiveModel:
         """The model on the device that runs it, without guesses of tokens."""
         return self._opened(FAST)
 
-    @cached_property
-    def reference(self) -> LLM:
-        """The model on the reference backend: float32, one row at a time."""
-        return self._opened(TRUE)
+    def inner_view(self, ids: Sequence[int]) -> InnerView:
+        """What a text does inside the model, in float32. The last one is kept."""
+        if self._view is None or self._view.ids != tuple(ids):
+            self._view = InnerView(self.checkpoint, ids)
+        return self._view
 
     def _opened(self, settings: dict[str, Any]) -> LLM:
         llm = self._load(settings)
