@@ -31,6 +31,7 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
 from puna.glassbox.record import TracedModel, record
 from puna.glassbox.replay import Replay, replay
@@ -328,7 +329,14 @@ class LLM:
         return streams[0] if is_conversation(messages) else streams
 
     def trace(
-        self, prompt: Prompt, params: Params = None, *, top: int = 10, first: int | None = None, **settings: Unpack[CallSettings]
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        top: int = 10,
+        first: int | None = None,
+        layers: LayerChoice = False,
+        **settings: Unpack[CallSettings],
     ) -> Trace:
         """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
         after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
@@ -338,14 +346,27 @@ class LLM:
         first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
         its ids as the opening, `first=0` and `max_tokens=len(ids)`, the steps are those of the run that made it, if the settings
         are.
+        `layers`: where to look inside: a list of steps of the answer, from 0 (-1 is the last token of the prompt); "answer",
+        "prompt", "all", or True: the answer's first 8 tokens. There `Trace.layers` has, after each layer, what the model would
+        answer (the logit lens), and how each head weighs the positions before. That passes the text through the model once more,
+        slowly, by numpy. UsageError for a step before the prompt, InsufficientMemoryError if a layer does not fit as float32.
+        [False: nowhere]
         """
-        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first)
+        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first, layers)
 
     def chat_trace(
-        self, messages: Chat, params: Params = None, *, top: int = 10, first: int | None = None, **settings: Unpack[ChatSettings]
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        top: int = 10,
+        first: int | None = None,
+        layers: LayerChoice = False,
+        **settings: Unpack[ChatSettings],
     ) -> Trace:
         """Like `trace`, of the answer to a conversation, as `chat` gives it."""
-        return self._trace(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top, first)
+        jobs = partial(self.chat_jobs, messages, params, settings)
+        return self._trace(messages, jobs, is_conversation(messages), top, first, layers)
 
     def receipt(self, completion: Completion) -> Receipt:
         """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
@@ -364,19 +385,33 @@ class LLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Digests of the weights and of the tokenizer. UsageError once the model is closed."""
+        checkpoint = self._opened()
+        return Fingerprint(content_digest(checkpoint), tokenizer_digest(checkpoint.tokenizer))
+
+    def _opened(self) -> Checkpoint:
+        """The model's file. UsageError once the model is closed."""
         if self._checkpoint is None:
             raise UsageError("the model was closed", hint="Load it again.")
-        return Fingerprint(content_digest(self._checkpoint), tokenizer_digest(self._checkpoint.tokenizer))
+        return self._checkpoint
 
     def _trace(
-        self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int, first: int | None
+        self,
+        given: Prompt | Chat,
+        encode: Callable[[], list[PromptJob]],
+        is_one: bool,
+        top: int,
+        first: int | None,
+        layers: LayerChoice,
     ) -> Trace:
         if not is_one:
             raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
+        choice = checked_choice(layers)
+        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
         count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
         seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
-        return record(self.runner, self.traced_model, *traced_from(job, first), given=text, tokenizer_s=seconds, top=count)
+        own = traced_from(job, first)
+        return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 
     @property
     def traced_model(self) -> TracedModel:

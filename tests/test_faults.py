@@ -590,7 +590,7 @@ def test_whatever_free_pages_hold_harms_nobody(device: str) -> None:
 
 
 def fill_pages(backend: Any) -> None:
-    if hasattr(backend, "_keys"):
-        backend._keys[:], backend._values[:] = np.nan, np.nan
+    if hasattr(backend, "_pass"):
+        backend._pass.kv[:] = np.nan
     else:
         backend._arrays["kv"][:] = 0xFF  # NaN in each floating-point type

@@ -9,7 +9,9 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, load
 from puna.batch import Batch, Computed, IntArray, SamplingBatch
 from puna.config import EngineConfig
 from puna.errors import DeviceError
-from puna.formats.base import Checkpoint
+from puna.formats.base import Adapter, Checkpoint, Tensor
 from puna.model.rotary import RotaryTables
 from puna.model.spec import Activation, Dense, Experts, ModelConfig
 from puna.plan import Plan
@@ -26,6 +28,7 @@ from puna.progress import SILENT, Reporter
 from puna.resources import cpu_identity, memory_bytes, own_bytes, usable_cores
 
 Floats = npt.NDArray[np.float32]
+T = TypeVar("T")
 Product = Callable[[str, Floats], Floats]  # (role of a layer's matrix without "_proj", x) -> W x + b
 
 
@@ -79,9 +82,20 @@ def attend(q: Floats, keys: Floats, values: Floats, scale: float = 0.0, cap: flo
 
     q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim). A `scale` of 0: 1 / sqrt(head_dim).
     """
+    return weigh(attention_weights(q, keys, scale, cap), values)
+
+
+def attention_weights(q: Floats, keys: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
+    """How the heads of one position weigh those that it sees.  # (heads, head_dim), as in `attend` -> (heads, positions)"""
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
     scores = groups @ keys.transpose(0, 2, 1) * np.float32(scale or 1 / np.sqrt(q.shape[1]))
-    return (softmax(softcap(scores, cap)) @ values).reshape(q.shape)
+    return softmax(softcap(scores, cap)).reshape(len(q), -1)
+
+
+def weigh(weights: Floats, values: Floats) -> Floats:
+    """The values that each head sees, times their weights.  # (heads, positions), as in `attend` -> (heads, head_dim)"""
+    groups = weights.reshape(len(values), -1, weights.shape[1])
+    return (groups @ values).reshape(len(weights), -1)
 
 
 def silu(x: Floats) -> Floats:
@@ -120,6 +134,193 @@ def route(logits: Floats, experts: Experts) -> tuple[list[int], Floats]:
     return chosen.tolist(), shares / shares.sum() if experts.normalises else shares
 
 
+class Tap(Protocol):
+    """Hears what passes through the model, row by row, layer by layer. It must change nothing, and copy what it keeps."""
+
+    def hidden(self, layer: int, row: int, x: Floats) -> None:
+        """The hidden state of a row of the batch after `layer` layers; 0: its embedding.  # (hidden_size,)"""
+
+    def attention(self, layer: int, row: int, weights: Floats) -> None:
+        """How its heads weigh the positions that they see in a layer, numbered from 1.  # (heads, positions), its own last"""
+
+
+class FloatWeights(Protocol):
+    """A model's weights as float32."""
+
+    final_norm: Floats  # (hidden_size,)
+
+    def embed(self, token_ids: IntArray) -> Floats:
+        """The embeddings of tokens.  # (tokens,) -> (tokens, hidden_size)"""
+
+    def layer(self, layer: int) -> Mapping[str, Floats]:
+        """The weights of a layer by their roles."""
+
+    def head(self, first: int, last: int) -> Floats:
+        """Rows first..last-1 of the output matrix.  # (last - first, hidden_size)"""
+
+
+class HeldWeights:
+    """All of them in memory."""
+
+    def __init__(self, checkpoint: Checkpoint, report: Reporter) -> None:
+        self._held: dict[str, Floats] = {}
+        for done, (name, tensor) in enumerate(checkpoint.tensors.items(), start=1):
+            self._held[name] = as_floats(tensor)
+            report.progress("loading weights", done, len(checkpoint.tensors))
+        self._layers = [_of_layer(self._held, layer) for layer in range(checkpoint.config.num_layers)]
+        self.final_norm, self._head = self._held["final_norm"], self._held.get("lm_head", self._held["embed"])
+
+    def embed(self, token_ids: IntArray) -> Floats:
+        return self._held["embed"][token_ids]
+
+    def layer(self, layer: int) -> Mapping[str, Floats]:
+        return self._layers[layer]
+
+    def head(self, first: int, last: int) -> Floats:
+        return self._head[first:last]
+
+    def num_bytes(self) -> int:
+        return sum(weight.nbytes for weight in self._held.values())
+
+
+class StreamedWeights:
+    """One layer at a time, or rows of the output matrix, made float32 when they are asked for: for one pass of a whole text."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._tensors, self._number, self._layer = checkpoint.tensors, -1, dict[str, Floats]()
+        self.final_norm = as_floats(checkpoint.tensors["final_norm"])
+
+    def embed(self, token_ids: IntArray) -> Floats:
+        table = self._tensors["embed"]
+        return np.concatenate([table.dequantize(token_id, token_id + 1) for token_id in token_ids.tolist()])
+
+    def layer(self, layer: int) -> Mapping[str, Floats]:
+        if layer != self._number:
+            self._layer = {}  # before the next one takes memory
+            self._layer = {name: as_floats(tensor) for name, tensor in _of_layer(self._tensors, layer).items()}
+            self._number = layer
+        return self._layer
+
+    def head(self, first: int, last: int) -> Floats:
+        self._number, self._layer = -1, {}
+        return self._tensors.get("lm_head", self._tensors["embed"]).dequantize(first, last)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """Where a token stands, and what is done with it."""
+
+    index: int  # in the batch
+    position: int
+    cos_sin: Floats  # (tables, 2, head_dim / 2) the rotary tables of this token
+    table: IntArray  # (pages,) the page table of its sequence
+    adapter: int  # the LoRA adapter of its sequence; -1: none
+
+
+class ForwardPass:
+    """A model's forward pass, and the K and V that it writes."""
+
+    def __init__(
+        self, model: ModelConfig, weights: FloatWeights, adapters: Sequence[Adapter], num_pages: int, page_size: int
+    ) -> None:
+        self.model, self._weights, self._adapters = model, weights, adapters
+        self._page_size, self._rotary = page_size, RotaryTables(model)
+        self.kv = np.zeros((2, model.num_layers, num_pages, model.num_kv_heads, page_size, model.head_dim), np.float32)
+        self._keys, self._values = self.kv
+
+    def run(self, batch: Batch, tap: Tap | None = None) -> Floats:
+        """The hidden states after the last layer.  # -> (tokens, hidden_size)
+
+        It goes layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones.
+        """
+        rows = self._rows(batch)
+        x = self._weights.embed(batch.token_ids) * np.float32(self.model.embedding_scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
+            for layer in range(self.model.num_layers + 1):
+                for row in rows:
+                    if layer:
+                        x[row.index] = self._block(layer - 1, x[row.index], row, tap)
+                    if tap is not None:
+                        tap.hidden(layer, row.index, x[row.index])
+        return x
+
+    def logits(self, x: Floats) -> Floats:
+        """(hidden_size,) -> (vocab_size,)"""
+        head = self._weights.head(0, self.model.vocab_size)
+        return softcap(matvec(head, self.final_normed(x)), self.model.logit_softcap)
+
+    def final_normed(self, x: Floats) -> Floats:
+        """The hidden state that the output matrix multiplies.  # (hidden_size,) -> (hidden_size,)"""
+        return rms_norm(x, self._weights.final_norm, self.model.norm_eps)
+
+    def _rows(self, batch: Batch) -> list[TokenRow]:
+        tables = batch.page_tables[batch.sequences]  # (tokens, pages)
+        cos_sin = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
+        places = enumerate(zip(batch.positions.tolist(), batch.row_adapters.tolist(), strict=True))
+        return [TokenRow(index, position, cos_sin[:, index], tables[index], adapter) for index, (position, adapter) in places]
+
+    def _block(self, layer: int, x: Floats, row: TokenRow, tap: Tap | None) -> Floats:
+        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)"""
+        spec, norm, product = self.model.layers[layer], partial(self._normed, layer), partial(self._product, layer, row.adapter)
+        hear = None if tap is None else partial(tap.attention, layer + 1, row.index)
+        x = x + norm("attn_post_norm", self._attention(layer, product, norm("attn_norm", x), row, hear))
+        h = norm("ffn_norm", x)
+        added = dense(product, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
+        return x + norm("ffn_post_norm", added)
+
+    def _normed(self, layer: int, name: str, x: Floats) -> Floats:
+        """x normed by the layer's norm of that name, where it has one."""
+        w = self._weights.layer(layer)
+        return rms_norm(x, w[name], self.model.norm_eps) if name in w else x
+
+    def _product(self, layer: int, adapter: int, role: str, x: Floats) -> Floats:
+        """The layer's matrix of that role times x, with its bias, and with what an adapter adds.  # (columns,) -> (rows,)"""
+        w, adapters = self._weights.layer(layer), self._adapters[adapter : adapter + 1] if adapter >= 0 else ()
+        y = matvec(w[f"{role}_proj"], x, w.get(f"{role}_bias"))
+        for part in (one.parts.get(f"layers.{layer}.{role}_proj") for one in adapters):
+            y = y if part is None else y + low_rank(part.a, part.b, x)
+        return y
+
+    def _attention(self, layer: int, product: Product, h: Floats, row: TokenRow, hear: Callable[[Floats], None] | None) -> Floats:
+        """`hear` is told the weights of the heads.  # (hidden_size,) -> (hidden_size,)"""
+        model, w, spec = self.model, self._weights.layer(layer), self.model.layers[layer].attention
+        q = product("q", h).reshape(model.num_heads, model.head_dim)
+        k, v = (product(role, h).reshape(model.num_kv_heads, model.head_dim) for role in "kv")
+        if spec.qk_norm != "none":
+            q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
+        self._write(layer, row, rope(k, *row.cos_sin[self._rotary.of_k[layer]]), v)
+        keys, values = self._read(layer, row, spec.window)
+        weights = attention_weights(rope(q, *row.cos_sin[self._rotary.of_q[layer]]), keys, spec.scale, spec.softcap)
+        if hear is not None:
+            hear(weights)
+        return product("o", weigh(weights, values).reshape(-1))
+
+    def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
+        """The outputs of the token's experts, each times its weight, summed in the router's order."""
+        w = self._weights.layer(layer)
+        outputs = (
+            share
+            * matvec(w["down_experts"][e], glu(matvec(w["gate_experts"][e], h), matvec(w["up_experts"][e], h), ffn.activation))
+            for e, share in zip(*route(matvec(w["router"], h), ffn), strict=True)
+        )
+        return np.asarray(reduce(operator.add, outputs))
+
+    def _write(self, layer: int, row: TokenRow, k: Floats, v: Floats) -> None:
+        page, slot = row.table[row.position // self._page_size], row.position % self._page_size
+        self._keys[layer, page, :, slot] = k
+        self._values[layer, page, :, slot] = v
+
+    def _read(self, layer: int, row: TokenRow, window: int) -> tuple[Floats, Floats]:
+        """K and V of the positions that the row sees, its own last.  # (kv_heads, positions, head_dim) each"""
+        pages = row.table[: row.position // self._page_size + 1]
+        seen = slice(max(0, row.position + 1 - window) if window else 0, row.position + 1)
+        return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
+
+    def _flat(self, pages: Floats, seen: slice) -> Floats:
+        count, heads, size, dim = pages.shape
+        return np.ascontiguousarray(pages.transpose(1, 0, 2, 3).reshape(heads, count * size, dim)[:, seen])
+
+
 class ReferenceBackend:
     """The whole forward pass as readable code."""
 
@@ -130,51 +331,32 @@ class ReferenceBackend:
         total, free = memory_bytes()
         self.info = DeviceInfo("reference", "numpy, float32, one row at a time", usable_cores(), total, free)
         self.kv_arithmetic = f"numpy {np.__version__}, {cpu_identity()}, {usable_cores()} cores"  # its BLAS shares sums out
-        self._model: ModelConfig | None = None
+        self._weights: HeldWeights | None = None
+        self._pass: ForwardPass | None = None
 
     def load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter = SILENT) -> None:
         """Make every weight float32, and allocate the pages."""
         load_whole(partial(self._load, checkpoint, plan, report), self.close, loading_to_main_memory(checkpoint, plan))
 
     def _load(self, checkpoint: Checkpoint, plan: Plan, report: Reporter) -> None:
-        model = checkpoint.config
-        self._weights: dict[str, Floats] = {}
-        for done, (name, tensor) in enumerate(checkpoint.tensors.items(), start=1):
-            self._weights[name] = np.ascontiguousarray(tensor.dequantize(), dtype=np.float32).reshape(tensor.shape)
-            report.progress("loading weights", done, len(checkpoint.tensors))
-        self._weights.setdefault("lm_head", self._weights["embed"])
-        self._layers = [_of_layer(self._weights, layer) for layer in range(model.num_layers)]
-        self._adapters = checkpoint.adapters
-        self._page_size, self._rotary = plan.page_size, RotaryTables(model)
-        pages = (model.num_layers, plan.num_pages, model.num_kv_heads, plan.page_size, model.head_dim)
-        self._kv = np.zeros((2, *pages), np.float32)
-        self._keys, self._values = self._kv
-        self._model = model
+        self._weights = HeldWeights(checkpoint, report)
+        self._pass = ForwardPass(checkpoint.config, self._weights, checkpoint.adapters, plan.num_pages, plan.page_size)
 
     def step(self, batch: Batch, sampling: SamplingBatch | None = None) -> Computed:
-        return self._forward(batch)
-
-    def _forward(self, batch: Batch) -> Computed:
-        """Go layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones."""
-        model = self._loaded()
-        tables = batch.page_tables[batch.sequences]  # (tokens, pages)
-        cos_sin = self._rotary.cos_sin(batch.positions, batch.row_prompt_lengths)
-        x = self._weights["embed"][batch.token_ids] * np.float32(model.embedding_scale)  # (tokens, hidden_size)
-        with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
-            for layer in range(model.num_layers):
-                for row, position in enumerate(batch.positions.tolist()):
-                    product = partial(self._product, layer, int(batch.row_adapters[row]))
-                    x[row] = self._block(model, layer, product, x[row], position, cos_sin[:, row], tables[row])
-            logits = [self._logits(model, x[row]) for row in batch.logit_rows]
-            hidden = [self._final_normed(model, x[row]) for row in batch.hidden_rows]
+        run = self._loaded()
+        x, model = run.run(batch), run.model
+        with np.errstate(over="ignore", invalid="ignore"):
+            hidden = [run.final_normed(x[row]) for row in batch.hidden_rows]
+            logits = [run.logits(x[row]) for row in batch.logit_rows]
         return Computed(_stacked(logits, model.vocab_size), _stacked(hidden, model.hidden_size))
 
     def read_pages(self, page_ids: Sequence[int], out: PageBytes | None = None) -> PageBytes:
-        pages = self._kv.transpose(2, 0, 1, 3, 4, 5)[list(page_ids)]  # (pages, K or V, layers, kv_heads, page_size, head_dim)
+        # (pages, K or V, layers, kv_heads, page_size, head_dim)
+        pages = self._loaded().kv.transpose(2, 0, 1, 3, 4, 5)[list(page_ids)]
         return moved(np.ascontiguousarray(pages).reshape(len(page_ids), -1).view(np.uint8), out)
 
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
-        by_page = self._kv.transpose(2, 0, 1, 3, 4, 5)
+        by_page = self._loaded().kv.transpose(2, 0, 1, 3, 4, 5)
         by_page[list(page_ids)] = pages.view(np.float32).reshape(len(page_ids), *by_page.shape[1:])
 
     def roofline(self) -> Roofline:
@@ -188,102 +370,32 @@ class ReferenceBackend:
         )
 
     def weights_bytes(self) -> int:
-        arrays = {id(weight): weight for weight in self._weights.values()}.values()  # a tied embedding is there twice
-        return sum(weight.nbytes for weight in arrays)
+        return 0 if self._weights is None else self._weights.num_bytes()
 
     def held_bytes(self) -> int:
         return own_bytes()
 
     def close(self) -> None:
-        self._model = None
-        for name in ("_weights", "_layers", "_adapters", "_kv", "_keys", "_values"):
-            vars(self).pop(name, None)
+        self._weights = self._pass = None
 
-    def _block(
-        self, model: ModelConfig, layer: int, product: Product, x: Floats, position: int, cos_sin: Floats, table: IntArray
-    ) -> Floats:
-        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)
-
-        `cos_sin` (tables, 2, head_dim / 2): the rotary tables of this token. `product`: that of the layer's matrices for it.
-        """
-        spec, norm = model.layers[layer], partial(self._normed, model, self._layers[layer])
-        x = x + norm("attn_post_norm", self._attention(model, layer, product, norm("attn_norm", x), position, cos_sin, table))
-        h = norm("ffn_norm", x)
-        added = dense(product, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
-        return x + norm("ffn_post_norm", added)
-
-    def _normed(self, model: ModelConfig, w: dict[str, Floats], name: str, x: Floats) -> Floats:
-        """x normed by the layer's norm of that name, where it has one."""
-        return rms_norm(x, w[name], model.norm_eps) if name in w else x
-
-    def _product(self, layer: int, adapter: int, role: str, x: Floats) -> Floats:
-        """The layer's matrix of that role times x, with its bias, and with what an adapter adds.  # (columns,) -> (rows,)"""
-        w, adapters = self._layers[layer], self._adapters[adapter : adapter + 1] if adapter >= 0 else ()
-        y = matvec(w[f"{role}_proj"], x, w.get(f"{role}_bias"))
-        for part in (one.parts.get(f"layers.{layer}.{role}_proj") for one in adapters):
-            y = y if part is None else y + low_rank(part.a, part.b, x)
-        return y
-
-    def _attention(
-        self, model: ModelConfig, layer: int, product: Product, h: Floats, position: int, cos_sin: Floats, table: IntArray
-    ) -> Floats:
-        w, spec = self._layers[layer], model.layers[layer].attention
-        q = product("q", h).reshape(model.num_heads, model.head_dim)
-        k, v = (product(role, h).reshape(model.num_kv_heads, model.head_dim) for role in "kv")
-        if spec.qk_norm != "none":
-            q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
-        self._write(layer, table, position, rope(k, *cos_sin[self._rotary.of_k[layer]]), v)
-        keys, values = self._read(layer, table, position, spec.window)
-        attended = attend(rope(q, *cos_sin[self._rotary.of_q[layer]]), keys, values, spec.scale, spec.softcap)
-        return product("o", attended.reshape(-1))
-
-    def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
-        """The outputs of the token's experts, each times its weight, summed in the router's order."""
-        w = self._layers[layer]
-        outputs = (
-            share
-            * matvec(w["down_experts"][e], glu(matvec(w["gate_experts"][e], h), matvec(w["up_experts"][e], h), ffn.activation))
-            for e, share in zip(*route(matvec(w["router"], h), ffn), strict=True)
-        )
-        return np.asarray(reduce(operator.add, outputs))
-
-    def _logits(self, model: ModelConfig, x: Floats) -> Floats:
-        """(hidden_size,) -> (vocab_size,)"""
-        logits = matvec(self._weights["lm_head"], self._final_normed(model, x))
-        return softcap(logits, model.logit_softcap)
-
-    def _final_normed(self, model: ModelConfig, x: Floats) -> Floats:
-        """The hidden state that the output matrix multiplies.  # (hidden_size,) -> (hidden_size,)"""
-        return rms_norm(x, self._weights["final_norm"], model.norm_eps)
-
-    def _write(self, layer: int, table: IntArray, position: int, k: Floats, v: Floats) -> None:
-        page, slot = table[position // self._page_size], position % self._page_size
-        self._keys[layer, page, :, slot] = k
-        self._values[layer, page, :, slot] = v
-
-    def _read(self, layer: int, table: IntArray, position: int, window: int) -> tuple[Floats, Floats]:
-        """K and V of the positions that `position` sees, its own last.  # (kv_heads, positions, head_dim) each"""
-        pages = table[: position // self._page_size + 1]
-        seen = slice(max(0, position + 1 - window) if window else 0, position + 1)
-        return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
-
-    def _flat(self, pages: Floats, seen: slice) -> Floats:
-        count, heads, size, dim = pages.shape
-        return np.ascontiguousarray(pages.transpose(1, 0, 2, 3).reshape(heads, count * size, dim)[:, seen])
-
-    def _loaded(self) -> ModelConfig:
-        if self._model is None:
+    def _loaded(self) -> ForwardPass:
+        if self._pass is None:
             raise DeviceError(
                 "the reference backend holds no model", hint="Call load() first; after close(), make a new backend."
             )
-        return self._model
+        return self._pass
+
+
+def as_floats(tensor: Tensor) -> Floats:
+    """A weight as float32, in its shape."""
+    return np.ascontiguousarray(tensor.dequantize(), dtype=np.float32).reshape(tensor.shape)
 
 
 def _stacked(rows: list[Floats], width: int) -> Floats:
     return np.array(rows, np.float32).reshape(-1, width)
 
 
-def _of_layer(weights: dict[str, Floats], layer: int) -> dict[str, Floats]:
+def _of_layer(weights: Mapping[str, T], layer: int) -> dict[str, T]:
     beginning = f"layers.{layer}."
     return {name.removeprefix(beginning): values for name, values in weights.items() if name.startswith(beginning)}
 

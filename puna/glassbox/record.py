@@ -14,6 +14,7 @@ from puna.completion import Completion
 from puna.detokenize import token_text
 from puna.errors import UsageError
 from puna.filters import FILTERS, needed_filters
+from puna.glassbox.layers import LayerLook
 from puna.glassbox.recorder import CONSTRAINT, MAX_CANDIDATES, StepRecorder
 from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, TracedStep, TracedToken, UsedFilter
 from puna.opening import NO_OPENING, Opening
@@ -64,11 +65,15 @@ def record(
     tokenizer_s: float,
     top: int,
     max_candidates: int = MAX_CANDIDATES,
+    look: LayerLook | None = None,
 ) -> Trace:
     """Run a prompt to its end. `top`: the candidates that each stage shows; `tokenizer_s`: what encoding the prompt took."""
+    if look is not None:
+        look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    recorder = StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
+    token = cache(model.token)
+    recorder = StepRecorder(token, model.kv_bytes_per_token, top, max_candidates)
     handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
@@ -96,6 +101,7 @@ def record(
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
         weights_bytes=model.weights_bytes,
+        layers=None if look is None else look.of(completion, steps, token, top),
     )
 
 

@@ -88,14 +88,14 @@ class StepRecorder:
         )
 
     def _stages(self, token_id: int) -> Iterator[Stage]:
-        before: _StageRow | None = None
+        before: StageRow | None = None
         for name, kept in self._heard:
-            after = _StageRow(kept, self._token)
+            after = StageRow(kept, self._token)
             yield after.stage(name, token_id, self._top, before)
             before = after
 
 
-class _StageRow:
+class StageRow:
     """The candidates of one stage."""
 
     def __init__(self, kept: Candidates, token: Callable[[int], TracedToken]) -> None:
@@ -107,7 +107,7 @@ class _StageRow:
         """The ids that can be taken, ascending."""
         return self._places if self._kept.ids is None else self._kept.ids[self._places]
 
-    def stage(self, name: str, token_id: int, top: int, before: _StageRow | None) -> Stage:
+    def stage(self, name: str, token_id: int, top: int, before: StageRow | None) -> Stage:
         likeliest = token_logprob(self._kept.logits, int(self._places[0]), top).top
         return Stage(
             name=name,

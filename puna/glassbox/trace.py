@@ -222,7 +222,7 @@ class TracedLayer:
         taken: the token that follows in the text, as it stands here
         rank: its place among all tokens, 1 for the most likely
         first: the first position that the layer's heads see here, above 0 with a sliding window; null for the embedding
-        attention: for each head, how it weighs the positions from `first` to this one, to 6 digits; each head's weights sum to 1.
+        attention: for each head, how it weighs the positions from `first` to this one, to 5 digits; each head's weights sum to 1.
             Heads follow each other as in q_proj. Null for the embedding
     """
 
