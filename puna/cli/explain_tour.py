@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from puna.explain.tours import TourPages
     from puna.llm import LLM
 
-BACK, END = ("b", "back", "z", "上"), ("q", "quit", "exit", "e")
+BACK, END = ("b", "back"), ("q", "quit", "exit")
 
 
 def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any], *, whole: bool, as_json: bool) -> None:
@@ -35,11 +35,16 @@ def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any]
             print_json({"topic": topic, "language": language, "model": str(live.path), "parts": parts})
             return
         print("\n".join(wrapped(Words(language, topic)("title"), report_width(sys.stdout))), end="\n\n")
-        if whole or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if whole or not is_terminal():
             for number, part in enumerate(pages, start=1):
                 print_part(part, number)
         else:
             walk(pages, Words(language, FRAME))
+
+
+def is_terminal() -> bool:
+    """Whether a person sees each part and can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 @contextmanager
@@ -57,7 +62,7 @@ def live_model(flags: dict[str, Any]) -> Iterator[LiveModel]:
 
     with TerminalReporter() as report:
         offer(model, None, report)
-        live = LiveModel(hub.resolve(model, report), load, tokenizer)
+        live = LiveModel(hub.resolve(model, report), load, tokenizer, TerminalReporter)
         require_text(live.checkpoint, needs_template=False)
     try:
         yield live

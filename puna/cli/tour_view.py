@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.cli.width import cut, display_width, pad
-from puna.cli.word_wrap import WordWrap, wrapped
+from puna.cli.word_wrap import KEPT, WordWrap, wrapped
 from puna.explain.parts import (
     Bars,
     Block,
@@ -32,6 +32,7 @@ GAP = "  "  # between the columns of a table
 LABEL_WIDTH = 18  # cells of the label of a bar or of a row
 EIGHTHS = "▏▎▍▌▋▊▉█"
 SHADES = " ░▒▓█"
+_IN_QUOTES = re.compile(r'"[^"]{1,24}"')  # a token begins with a space: no line ends there
 NUMERIC = re.compile(r"[-+<>~]?\d[\d.,]*(?:[\s\u00a0]?[%×xKMGTiBs]+|[\s\u00a0]\S{1,5})?")
 
 
@@ -74,7 +75,8 @@ def block_lines(block: Block, width: int, ink: Ink = PLAIN) -> Iterator[str]:
 
 
 def _prose(block: Prose, width: int, ink: Ink) -> Iterator[str]:
-    yield from wrapped(printable(block.text), width)
+    text = _IN_QUOTES.sub(lambda found: found[0].replace(" ", KEPT), printable(block.text))
+    yield from wrapped(text, width)
 
 
 def _quoted(block: Quoted, width: int, ink: Ink) -> Iterator[str]:

@@ -24,6 +24,7 @@ def code_of(function: Callable[..., Any] | type[Any], most: int = MOST_LINES) ->
     >>> code.file, code.name, code.lines[-1][1]
     ('puna/filters.py', 'top_k', '    return _only(logits, _top_k(logits, params))')
     """
+    function = inspect.unwrap(function)
     path = Path(inspect.getsourcefile(function) or "")
     file = (Path(PACKAGE.name) / path.relative_to(PACKAGE)).as_posix()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from puna.formats import open_checkpoint, what_to_give
 from puna.formats.base import Checkpoint, TokenizerSpec
 from puna.llm import LLM
 from puna.model.spec import ModelConfig
+from puna.progress import SILENT, Reporter
 from puna.tokenizers import build_tokenizer
 from puna.tokenizers.base import Tokenizer
 
@@ -25,11 +27,17 @@ FAST = {"speculation": "off"}  # guessed tokens would blur what a tour counts
 class LiveModel:
     """A model, its tokenizer and, on demand, its engine.
 
-    `load` makes an LLM with some settings of EngineConfig.
+    `load` makes an LLM with some settings of EngineConfig. `reporter` tells of work that takes seconds.
     """
 
-    def __init__(self, path: Path, load: Callable[[dict[str, Any]], LLM], tokenizer: Path | None = None) -> None:
-        self.path, self._load, self._tokenizer_path = path, load, tokenizer
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[dict[str, Any]], LLM],
+        tokenizer: Path | None = None,
+        reporter: Callable[[], AbstractContextManager[Reporter]] = lambda: nullcontext(SILENT),
+    ) -> None:
+        self.path, self._load, self._tokenizer_path, self._reporter = path, load, tokenizer, reporter
         self._loaded: list[LLM] = []
         self._view: InnerView | None = None
 
@@ -65,7 +73,8 @@ class LiveModel:
     def inner_view(self, ids: Sequence[int]) -> InnerView:
         """What a text does inside the model, in float32. The last one is kept."""
         if self._view is None or self._view.ids != tuple(ids):
-            self._view = InnerView(self.checkpoint, ids)
+            with self._reporter() as report:
+                self._view = InnerView(self.checkpoint, ids, report)
         return self._view
 
     def _opened(self, settings: dict[str, Any]) -> LLM:
@@ -98,8 +107,12 @@ class LiveModel:
     def ids(self, text: str) -> list[int]:
         """The ids of a text, without a template. UsageError for a text that has none."""
         if not (ids := self.tokenizer.encode(text)):
-            raise UsageError("TEXT is empty", hint='Give some words, for example "My cat is", or leave TEXT out.')
+            raise UsageError("TEXT has no tokens", hint="Give another text, or leave TEXT out.")
         return ids
+
+    def plain_ids(self, text: str) -> list[int]:
+        """The ids of a text alone, without the BOS that some models want before it."""
+        return self.tokenizer.encode(text, bos=False, eos=False)
 
     def quoted(self, token_id: int) -> str:
         """A token's text in quotes, so that its space is seen; a control token's name."""

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from puna.backends.reference import ForwardPass, StreamedWeights, matvec, qk_norm, rms_norm, rope
 from puna.formats.base import Checkpoint
-from puna.glassbox.layers import PAGE_SIZE, TracedText, num_pages
+from puna.glassbox.layers import PAGE_SIZE, TracedText, num_pages, require_memory
 from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
+from puna.progress import SILENT, Reporter
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,9 +32,12 @@ class HeadTap:
     """Keeps the hidden states and the weights of all heads."""
 
     hidden_states: Floats  # (layers + 1, tokens, hidden_size)
+    report: Reporter = SILENT
     weights: dict[tuple[int, int], Floats] = field(default_factory=dict)  # (layer from 0, row) -> (heads, positions)
 
     def hidden(self, layer: int, row: int, x: Floats) -> None:
+        if row == 0:
+            self.report.progress("looking at layers", layer, len(self.hidden_states) - 1)
         self.hidden_states[layer, row] = x
 
     def attention(self, layer: int, row: int, weights: Floats) -> None:
@@ -41,11 +45,12 @@ class HeadTap:
 
 
 class InnerView:
-    """What a text does inside the model. Layers, heads and positions count from 0."""
+    """What a text does inside the model. Layers, heads and positions count from 0. InsufficientMemoryError for a large model."""
 
-    def __init__(self, checkpoint: Checkpoint, ids: Sequence[int]) -> None:
+    def __init__(self, checkpoint: Checkpoint, ids: Sequence[int], report: Reporter = SILENT) -> None:
+        require_memory(checkpoint, [len(ids) - 1])
         self.ids, self.model, self._weights = tuple(ids), checkpoint.config, StreamedWeights(checkpoint)
-        self._tap = HeadTap(np.empty((self.model.num_layers + 1, len(ids), self.model.hidden_size), np.float32))
+        self._tap = HeadTap(np.empty((self.model.num_layers + 1, len(ids), self.model.hidden_size), np.float32), report)
         forward = ForwardPass(self.model, self._weights, checkpoint.adapters, num_pages(len(ids)), PAGE_SIZE)
         forward.run(TracedText(self.ids, len(ids)).batch(len(ids)), self._tap)
         self._kv = forward.kv  # (K or V, layers, pages, kv_heads, page_size, head_dim)

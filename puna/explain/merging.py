@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -20,7 +21,7 @@ def merge_steps(spec: TokenizerSpec, word: str) -> Iterator[list[str]]:
     pieces = _letters(spec, word)
     while True:
         yield pieces
-        ranks = [rank(a, b) for a, b in zip(pieces, pieces[1:])]
+        ranks = [rank(a, b) for a, b in itertools.pairwise(pieces)]
         if not ranks or (best := min(ranks)) == math.inf:
             return
         at = ranks.index(best)

@@ -71,9 +71,7 @@ class ChunkListener:
     def end(self, token_id: int) -> None: ...
 
 
-def run_steps(
-    llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]
-) -> EngineRun:
+def run_steps(llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams]) -> EngineRun:
     """Run prompts together to their ends, with the same parameters or with their own."""
     heard: list[ComputedChunk] = []
     each = [params] * len(prompts) if isinstance(params, SamplingParams) else params

@@ -7,6 +7,7 @@ from importlib import import_module
 from itertools import count
 from typing import Protocol
 
+from puna.errors import UsageError
 from puna.explain.live import LiveModel
 from puna.explain.parts import TourPart
 from puna.explain.topics import TOPICS
@@ -26,9 +27,12 @@ class TourModule(Protocol):
 
 
 def parts_of(topic: str, live: LiveModel, language: str, text: str | None = None) -> Iterator[TourPart]:
-    """The parts of a tour on a live model, in a language; `text`: the person's own, in place of the example."""
+    """The parts of a tour on a live model, in a language; `text`: the person's own, in place of the example. UsageError for an
+    empty one, and for one that the tour cannot show."""
+    if text is not None and not text.strip():
+        raise UsageError("TEXT is empty", hint='Give some words, for example "My cat is", or leave TEXT out.')
     module: TourModule = import_module(MODULES[topic])  # type: ignore[assignment]
-    return module.tour(live, Words(language, topic), text or module.EXAMPLE)
+    return module.tour(live, Words(language, topic), module.EXAMPLE if text is None else text)
 
 
 class TourPages:

@@ -13,7 +13,7 @@ from puna.backends.reference import attention_weights, softmax, weigh
 from puna.errors import UsageError
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
-from puna.explain.looking import InnerView
+from puna.explain.looking import Floats, InnerView
 from puna.explain.parts import Bar, Bars, HeatMap, TextTable, TourPart
 from puna.explain.words import Words
 from puna.units import counted
@@ -62,7 +62,7 @@ def telling_heads(view: InnerView) -> list[Head]:
     return sorted(found, key=lambda head: -head.weight)
 
 
-def scores_of(view: InnerView, head: Head) -> tuple[np.ndarray, np.ndarray]:
+def scores_of(view: InnerView, head: Head) -> tuple[Floats, Floats]:
     """(q.k, weight) of each position that the last one sees.  # (positions,) twice"""
     row = len(view.ids) - 1
     query, keys = view.query(head.layer, row)[head.number], view.keys(head.layer, row)
@@ -86,9 +86,15 @@ def _question(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourP
         if at in (head.position, row) or at < 2:
             shown.append((say("question.key", token=live.quoted(view.ids[at])), say.numbers(key[:NUMBERS], "7.2f")))
     facts = {
-        **{"last": live.quoted(view.ids[row]), "layers": view.model.num_layers, "heads": view.model.num_heads},
-        **{"total": view.model.num_layers * view.model.num_heads, "dim": view.model.head_dim},
-        **{"layer": head.layer + 1, "head": head.number + 1, "kv": view.model.num_kv_heads, "share": group},
+        "last": live.quoted(view.ids[row]),
+        "layers": view.model.num_layers,
+        "heads": view.model.num_heads,
+        "total": view.model.num_layers * view.model.num_heads,
+        "dim": view.model.head_dim,
+        "layer": head.layer + 1,
+        "head": head.number + 1,
+        "kv": view.model.num_kv_heads,
+        "share": group,
     }
     return TourPart.of(
         say("question.title"),
@@ -102,14 +108,24 @@ def _scores(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourPar
     products, weights = scores_of(view, head)
     scale, first = scale_of(view, head), len(view.ids) - len(weights)
     rows = tuple(
-        (live.quoted(view.ids[at]), say.number(float(product)), say.number(float(product) * scale), say.number(float(weight), ".1%"))
+        (
+            live.quoted(view.ids[at]),
+            say.number(float(product)),
+            say.number(float(product) * scale),
+            say.number(float(weight), ".1%"),
+        )
         for at, (product, weight) in enumerate(zip(products, weights), start=first)
     )
     bars = tuple(
         Bar(live.quoted(view.ids[at]), float(weight), say.number(float(weight), ".1%"), is_marked=at == head.position)
         for at, weight in enumerate(weights, start=first)
     )
-    facts = {"dim": view.model.head_dim, "root": 1 / scale, "sum": float(weights.sum()), "token": live.quoted(view.ids[head.position])}
+    facts = {
+        "dim": view.model.head_dim,
+        "root": 1 / scale,
+        "sum": float(weights.sum()),
+        "token": live.quoted(view.ids[head.position]),
+    }
     return TourPart.of(
         say("scores.title"),
         say.prose("scores.text", **facts),
@@ -140,7 +156,11 @@ def _mix(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourPart:
     heaviest = [int(at) for at in np.argsort(-weights[head.number])[:3]]
     first = len(view.ids) - len(own)
     rows = [
-        (say.number(float(weights[head.number, at]), ".3f"), live.quoted(view.ids[at + first]), say.numbers(own[at, :NUMBERS], "7.3f"))
+        (
+            say.number(float(weights[head.number, at]), ".3f"),
+            live.quoted(view.ids[at + first]),
+            say.numbers(own[at, :NUMBERS], "7.3f"),
+        )
         for at in heaviest
     ]
     rows.append(("", say("mix.sum"), say.numbers(mixed[:NUMBERS], "7.3f")))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from puna import chat, engine, filters, sampling
-from puna.backends.reference import ReferenceBackend
+from puna.backends.reference import ForwardPass, ReferenceBackend
 from puna.batch import Batch
 from puna.engine import Engine
 from puna.explain.code import code_of
@@ -78,8 +78,14 @@ def _padding(live: LiveModel, say: Words, ids: list[int]) -> TourPart:
     rows, columns = layout.shape
     ends = [length + len(request.output_ids) for length, request in zip(lengths, run.requests)]
     facts = {
-        **{"rows": rows, "columns": columns, "pad": PAD_ID, "shortest": min(lengths), "forced": max(lengths) - min(lengths)},
-        **{"places": rows * (max(ends) - 1), "computed": run.num_tokens, "steps": len(run.steps)},
+        "rows": rows,
+        "columns": columns,
+        "pad": PAD_ID,
+        "shortest": min(lengths),
+        "forced": max(lengths) - min(lengths),
+        "places": rows * (max(ends) - 1),
+        "computed": run.num_tokens,
+        "steps": len(run.steps),
     }
     return TourPart.of(
         say("padding.title"),
@@ -143,7 +149,7 @@ def _forward(model: ModelConfig, say: Words, count: int) -> TourPart:
         say.prose("forward.text", **facts),
         table,
         say.prose("forward.after", **facts),
-        code_of(ReferenceBackend._block),
+        code_of(ForwardPass._block),
     )
 
 

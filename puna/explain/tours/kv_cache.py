@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from puna.backends.reference import ReferenceBackend
+from puna.backends.reference import ForwardPass
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
 from puna.explain.parts import Bar, Bars, Quoted, TextTable, TourPart
@@ -112,7 +112,7 @@ def _both_ways(live: LiveModel, say: Words, ids: list[int]) -> TourPart:
             formula=f"{len(ids)} + {len(ids) + 1} + ... + {len(ids) + NUM_TOKENS - 1}",
         ),
         Quoted(live.tokenizer.decode(kept.requests[0].output_ids)),
-        code_of(ReferenceBackend._attention),
+        code_of(ForwardPass._attention),
     )
 
 
@@ -167,5 +167,5 @@ def _pages(live: LiveModel, say: Words, count: int) -> TourPart:
         say.prose("pages.text", **facts, bytes=kib(plan.page_size * bytes_per_token(live.llm))),
         say.prose("pages.after", **facts),
         code_of(Pages.reserve),
-        code_of(ReferenceBackend._write),
+        code_of(ForwardPass._write),
     )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
 from puna.explain.parts import Bar, Bars, Picture, TextTable, TourPart
+from puna.explain.sparkline import sparkline
 from puna.explain.words import Words
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS, QUANTIZERS, BlockType
@@ -19,7 +20,6 @@ from puna.units import megabytes
 
 EXAMPLE = ""
 SHOWN = 8  # numbers of a block that a table shows
-LEVELS = "▁▂▃▄▅▆▇█"
 # Types whose numbers are scale * integer (+ minimum); those of the others have scales of scales.
 SIMPLE = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 MADE = "Q4_0"  # the type of the block that is made if the file has none
@@ -73,8 +73,14 @@ def _block(say: Words, tensor: Tensor, kind: BlockType, block: npt.NDArray[np.ui
         value = say.number(float(record[field]), ".6f") if data.ndim == 0 else say("block.packed", count=data.nbytes)
         rows.append((field, value, hexadecimal(data.tobytes())))
     facts = {
-        **{"tensor": tensor.name, "rows": tensor.shape[0], "columns": tensor.shape[1], "type": kind.name, "numbers": kind.block_size},
-        **{"bytes": kind.block_bytes, "bits": 8 * kind.block_bytes / kind.block_size, "plain": 4 * kind.block_size},
+        "tensor": tensor.name,
+        "rows": tensor.shape[0],
+        "columns": tensor.shape[1],
+        "type": kind.name,
+        "numbers": kind.block_size,
+        "bytes": kind.block_bytes,
+        "bits": 8 * kind.block_bytes / kind.block_size,
+        "plain": 4 * kind.block_size,
     }
     return TourPart.of(
         say("block.title"),
@@ -87,7 +93,9 @@ def _block(say: Words, tensor: Tensor, kind: BlockType, block: npt.NDArray[np.ui
 def _numbers(say: Words, kind: BlockType, block: npt.NDArray[np.uint8]) -> TourPart:
     values = kind.dequantize(block[None])[0]
     record, is_simple = block.view(kind.layout)[0], kind.name in SIMPLE
-    scale, least = (float(record["d"]), float(record["m"]) if "m" in (kind.layout.names or ()) else 0.0) if is_simple else (1.0, 0.0)
+    scale, least = (
+        (float(record["d"]), float(record["m"]) if "m" in (kind.layout.names or ()) else 0.0) if is_simple else (1.0, 0.0)
+    )
     rows = [
         (str(place), str(round((value - least) / scale)) if is_simple and scale else "", say.number(value, ".6f"))
         for place, value in enumerate(values[:SHOWN].tolist())
@@ -101,17 +109,6 @@ def _numbers(say: Words, kind: BlockType, block: npt.NDArray[np.uint8]) -> TourP
         say.prose("numbers.after", numbers=min(64, len(values)), distinct=len(np.unique(values))),
         code_of(kind.decode),
     )
-
-
-def sparkline(values: Floats) -> str:
-    """Numbers as signs of eight heights.
-
-    >>> sparkline(np.float32([-1, 0, 1]))
-    '▁▅█'
-    """
-    low, high = float(values.min()), float(values.max())
-    heights = (values - low) / ((high - low) or 1.0) * (len(LEVELS) - 1) + 0.5
-    return "".join(LEVELS[int(height)] for height in heights)
 
 
 # ---- before and after -------------------------------------------------------------------------------------------------------
@@ -170,7 +167,8 @@ def _errors(say: Words, tensor: Tensor) -> TourPart:
     fitting = [name for name in finer if tensor.shape[1] % BLOCK_TYPES[name].block_size == 0]
     by_bits = {bits: error_of(values, rounded(values, bits)) for bits in BITS}
     by_type = {name: error_of(values, requantised(values, name)) for name in sorted(fitting, key=bits_of, reverse=True)}
-    most = max(*by_bits.values(), *by_type.values())
+    most = max(*by_bits.values(), *by_type.values()) or 1.0
+    more = next((bits for bits in BITS[2:-1] if by_bits[bits] > 0), BITS[-2])  # a file of 4 bits has no errors at 5
     bars = [Bar(say("errors.bits", bits=bits), error / most, say.number(error, ".1%")) for bits, error in by_bits.items()]
     bars += [
         Bar(say("errors.type", type=name, bits=bits_of(name)), error / most, say.number(error, ".1%"), is_marked=True)
@@ -180,7 +178,7 @@ def _errors(say: Words, tensor: Tensor) -> TourPart:
         say("errors.title"),
         say.prose("errors.text", rows=len(values), tensor=tensor.name),
         Bars(tuple(bars)),
-        say.prose("errors.after", ratio=by_bits[4] / by_bits[5]),
+        say.prose("errors.after", more=more, fewer=more - 1, ratio=by_bits[more - 1] / (by_bits[more] or 1.0)),
     )
 
 

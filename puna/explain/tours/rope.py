@@ -15,13 +15,13 @@ from puna.explain.code import code_of
 from puna.explain.live import LiveModel
 from puna.explain.looking import heads_of
 from puna.explain.parts import Picture, TextTable, TourPart
-from puna.explain.tours.quantisation import sparkline
+from puna.explain.sparkline import sparkline
 from puna.explain.words import Words
-from puna.model.rope import RopeConfig
+from puna.model.rope import RopeConfig, _frequencies
 from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 
-EXAMPLE = "The llama is thirsty"
+EXAMPLE = "The cat is thirsty"
 ARROWS = "→↗↑↖←↙↓↘"
 POSITIONS = 16  # of a row of arrows
 SHIFTS = (0, 100, 1000)
@@ -31,7 +31,7 @@ FARTHEST = 64
 Floats = npt.NDArray[np.float32]
 
 
-class Pair(NamedTuple):
+class QueryAndKey(NamedTuple):
     """A query and a key of the first layer that rotates, before they are rotated."""
 
     layer: int
@@ -45,30 +45,32 @@ def tour(live: LiveModel, say: Words, text: str) -> Iterator[TourPart]:
     if layer is None:
         raise UsageError(f"{live.name} has no rotary positions", hint="Leave --model out.")
     config = model.ropes[model.layers[layer].attention.rope or 0]
-    pair = pair_of(live, layer, ids[-1], ids[len(ids) // 2])
+    key_id = ids[min(1, len(ids) - 1)]
+    pair = pair_of(live, layer, ids[-1], key_id)
     yield _angles(say, model, config)
-    yield _turned(say, model, pair, live.quoted(ids[-1]))
-    yield _distance(say, model, pair, live.quoted(ids[-1]), live.quoted(ids[len(ids) // 2]))
+    yield _turned(say, model, config, pair, live.quoted(ids[-1]))
+    yield _distance(say, model, pair, live.quoted(ids[-1]), live.quoted(key_id))
     yield _curve(say, model, pair)
     yield _context(say, model, config)
 
 
-def pair_of(live: LiveModel, layer: int, query_id: int, key_id: int) -> Pair:
+def pair_of(live: LiveModel, layer: int, query_id: int, key_id: int) -> QueryAndKey:
     """The first head's query of one token and key of another, made from their embeddings."""
     weights = StreamedWeights(live.checkpoint)
     x = weights.embed(np.array([query_id, key_id])) * np.float32(live.config.embedding_scale)
     w = weights.layer(layer)
-    return Pair(layer, heads_of(live.config, layer, w, x[0], "q")[0], heads_of(live.config, layer, w, x[1], "k")[0])
+    return QueryAndKey(layer, heads_of(live.config, layer, w, x[0], "q")[0], heads_of(live.config, layer, w, x[1], "k")[0])
 
 
 def turned(model: ModelConfig, layer: int, x: Floats, position: int) -> Floats:
     """A vector as it stands at a position.  # (head_dim,) -> (head_dim,)"""
     tables = RotaryTables(model)
     cos_sin = tables.cos_sin(np.array([position]), np.array([position + 1]))[tables.of_k[layer], 0]
-    return rope(x[None], *cos_sin)[0]
+    (row,) = rope(x[None], *cos_sin)
+    return np.asarray(row)
 
 
-def score(model: ModelConfig, pair: Pair, query_at: int, key_at: int) -> float:
+def score(model: ModelConfig, pair: QueryAndKey, query_at: int, key_at: int) -> float:
     """q.k / sqrt(d) of the query at one position and the key at another."""
     q, k = turned(model, pair.layer, pair.q, query_at), turned(model, pair.layer, pair.k, key_at)
     return float(q.astype(np.float64) @ k.astype(np.float64)) / math.sqrt(model.head_dim)
@@ -91,7 +93,11 @@ def _angles(say: Words, model: ModelConfig, config: RopeConfig) -> TourPart:
     frequencies = frequencies_of(model, config)
     shown = sorted({0, 1, 2, *(len(frequencies) * part // 6 for part in range(1, 6)), len(frequencies) - 1})
     rows = tuple(
-        (str(number + 1), say.number(float(frequencies[number]), ".6f"), say.number(2 * math.pi / float(frequencies[number]), ".1f"))
+        (
+            str(number + 1),
+            say.number(float(frequencies[number]), ".6f"),
+            say.number(2 * math.pi / float(frequencies[number]), ".1f"),
+        )
         for number in shown
         if frequencies[number] > 0
     )
@@ -105,31 +111,37 @@ def _angles(say: Words, model: ModelConfig, config: RopeConfig) -> TourPart:
         say.prose("angles.arrows"),
         Picture(tuple(lines)),
         say.prose("angles.after"),
-        code_of(RopeConfig.frequencies),
+        code_of(_frequencies),
     )
 
 
-def _turned(say: Words, model: ModelConfig, pair: Pair, token: str) -> TourPart:
+def _turned(say: Words, model: ModelConfig, config: RopeConfig, pair: QueryAndKey, token: str) -> TourPart:
     rows = []
     for position in (0, 1, 2, 3, 10):
         x, y = (float(one) for one in turned(model, pair.layer, pair.q, position)[:2])
         degrees = math.degrees(math.atan2(y, x)) % 360
-        rows.append((str(position), say.number(x, ".4f"), say.number(y, ".4f"), say.number(degrees, ".1f"), say.number(math.hypot(x, y), ".4f")))
+        rows.append(
+            (
+                str(position),
+                say.number(x, ".4f"),
+                say.number(y, ".4f"),
+                say.number(degrees, ".1f"),
+                say.number(math.hypot(x, y), ".4f"),
+            )
+        )
     return TourPart.of(
         say("turned.title"),
         say.prose("turned.text", token=token, layer=pair.layer + 1),
         TextTable(say.head("turned.head"), tuple(rows)),
-        say.prose("turned.after"),
+        say.prose("turned.after", degrees=math.degrees(float(frequencies_of(model, config)[0]))),
         code_of(rope),
     )
 
 
-def _distance(say: Words, model: ModelConfig, pair: Pair, query: str, key: str) -> TourPart:
+def _distance(say: Words, model: ModelConfig, pair: QueryAndKey, query: str, key: str) -> TourPart:
     shifts = [shift for shift in SHIFTS if shift + DISTANCE < model.max_context]
     places = [(shift + DISTANCE, shift) for shift in shifts] + [(shift + 2 * DISTANCE, shift) for shift in shifts]
-    rows = tuple(
-        (str(at), str(other), str(at - other), say.number(score(model, pair, at, other), ".5f")) for at, other in places
-    )
+    rows = tuple((str(at), str(other), str(at - other), say.number(score(model, pair, at, other), ".5f")) for at, other in places)
     same = [score(model, pair, shift + DISTANCE, shift) for shift in shifts]
     return TourPart.of(
         say("distance.title"),
@@ -140,7 +152,7 @@ def _distance(say: Words, model: ModelConfig, pair: Pair, query: str, key: str) 
     )
 
 
-def _curve(say: Words, model: ModelConfig, pair: Pair) -> TourPart:
+def _curve(say: Words, model: ModelConfig, pair: QueryAndKey) -> TourPart:
     farthest = min(FARTHEST, model.max_context)
     scores = [score(model, pair, distance, 0) for distance in range(farthest)]
     return TourPart.of(
@@ -153,7 +165,9 @@ def _curve(say: Words, model: ModelConfig, pair: Pair) -> TourPart:
 
 def _context(say: Words, model: ModelConfig, config: RopeConfig) -> TourPart:
     slowest = 2 * math.pi / float(min(one for one in frequencies_of(model, config) if one > 0))
-    scaled = say("context.plain" if config.scaling == "none" else "context.scaled", scaling=config.scaling, factor=float(config.factor))
+    scaled = say(
+        "context.plain" if config.scaling == "none" else "context.scaled", scaling=config.scaling, factor=float(config.factor)
+    )
     return TourPart.of(
         say("context.title"),
         say.prose("context.text", slowest=slowest, context=model.max_context, turns=model.max_context / slowest),

@@ -63,7 +63,11 @@ def num_left(logits: Row) -> int:
 def _scores(live: LiveModel, say: Words, text: str, logits: Row) -> TourPart:
     shares, best = shares_of(logits), likeliest(logits)
     bars = [
-        Bar(live.quoted(one), float(shares[one] / shares[best[0]]), f"{say.number(logits[one], '6.2f')} {say.number(shares[one], '6.1%')}")
+        Bar(
+            live.quoted(one),
+            float(shares[one] / shares[best[0]]),
+            f"{say.number(logits[one], '6.2f')} {say.number(shares[one], '6.1%')}",
+        )
         for one in best
     ]
     facts = {
@@ -95,7 +99,9 @@ def _temperature(live: LiveModel, say: Words, logits: Row) -> TourPart:
     first, second = (float(logits[one]) for one in best[:2])
     return TourPart.of(
         say("temperature.title"),
-        say.prose("temperature.text", gap=first - second, ratio=float(np.exp(first - second)), half=float(np.exp(2 * (first - second)))),
+        say.prose(
+            "temperature.text", gap=first - second, ratio=float(np.exp(first - second)), half=float(np.exp(2 * (first - second)))
+        ),
         TextTable(head, (*rows, last)),
         say.prose("temperature.after"),
         code_of(filters.temperature),

@@ -27,9 +27,9 @@ SAMPLES = {
 
 
 def tour(live: LiveModel, say: Words, text: str) -> Iterator[TourPart]:
-    ids = live.ids(text)
+    live.ids(text)  # refuses an empty one
     word = max(re.findall(r"\w+", text) or [text], key=len)
-    yield _pieces(live, say, text, ids)
+    yield _pieces(live, say, text)
     yield _words(live, say, word)
     if steps := list(merge_steps(live.spec, f" {word}"))[:MAX_ROWS]:
         yield _merges(live, say, word, steps)
@@ -40,10 +40,12 @@ def tour(live: LiveModel, say: Words, text: str) -> Iterator[TourPart]:
 
 
 def pieces_of(live: LiveModel, text: str) -> list[str]:
-    return [live.tokenizer.piece(one) for one in live.tokenizer.encode(text)]
+    return [live.tokenizer.piece(one) for one in live.plain_ids(text)]
 
 
-def _pieces(live: LiveModel, say: Words, text: str, ids: list[int]) -> TourPart:
+def _pieces(live: LiveModel, say: Words, text: str) -> TourPart:
+    ids = live.plain_ids(text)
+    is_same = b"".join(map(live.tokenizer.token_bytes, ids)) == text.encode()
     rows = [
         (str(one), live.tokenizer.piece(one), live.quoted(one), live.tokenizer.token_bytes(one).hex(" ").upper())
         for one in ids[:MAX_ROWS]
@@ -55,7 +57,7 @@ def _pieces(live: LiveModel, say: Words, text: str, ids: list[int]) -> TourPart:
         say.prose("pieces.text", **facts),
         Quoted(text),
         TextTable(say.head("pieces.head"), (*rows, *left_out)),
-        say.prose("pieces.after", **facts),
+        say.prose("pieces.after" if is_same else "pieces.space", **facts),
         code_of(type(live.tokenizer).encode),
     )
 
@@ -66,8 +68,10 @@ def _words(live: LiveModel, say: Words, word: str) -> TourPart:
     rows = []
     for form in forms:
         pieces = pieces_of(live, form)
-        counts = [live.tokenizer.token_bytes(one).decode("utf-8", "replace").lower().count(letter) for one in live.tokenizer.encode(form)]
-        ids = " ".join(map(str, live.tokenizer.encode(form)))
+        counts = [
+            live.tokenizer.token_bytes(one).decode("utf-8", "replace").lower().count(letter) for one in live.plain_ids(form)
+        ]
+        ids = " ".join(map(str, live.plain_ids(form)))
         rows.append((f'"{form}"', " + ".join(pieces), ids, "+".join(map(str, counts))))
     return TourPart.of(
         say("words.title"),
@@ -83,12 +87,14 @@ def _merges(live: LiveModel, say: Words, word: str, steps: list[list[str]]) -> T
         say("merges.title"),
         say.prose("merges.text", word=word),
         TextTable(say.head("merges.head"), rows),
-        say.prose("merges.after", merges=len(steps) - 1, pieces=len(steps[-1]), rules=len(live.spec.merges) or len(live.spec.tokens)),
+        say.prose(
+            "merges.after", merges=len(steps) - 1, pieces=len(steps[-1]), rules=len(live.spec.merges) or len(live.spec.tokens)
+        ),
     )
 
 
 def _bytes(live: LiveModel, say: Words, sign: str) -> TourPart:
-    ids, detokenizer = live.tokenizer.encode(sign), Detokenizer(live.tokenizer, at_start=True)
+    ids, detokenizer = live.plain_ids(sign), Detokenizer(live.tokenizer, at_start=True)
     rows = [(str(one), live.tokenizer.token_bytes(one).hex(" ").upper(), f'"{detokenizer.push(one)}"') for one in ids]
     return TourPart.of(
         say("bytes.title"),
@@ -107,14 +113,19 @@ def _marks(live: LiveModel, say: Words, text: str) -> TourPart:
         name = live.tokenizer.piece(control[0])
         typed = " + ".join(pieces_of(live, name))
         blocks += say.prose("marks.typed", name=name, id=control[0], typed=typed)
-    facts = {"count": len(ids), "own": len(live.ids(text)), "control": len(control), "kinds": len(set(control))}
+    facts = {"count": len(ids), "own": len(live.plain_ids(text)), "control": len(control), "kinds": len(set(control))}
     return TourPart.of(
-        say("marks.title"), say.prose("marks.text"), blocks[0], say.prose("marks.after", **facts), blocks[1:], code_of(chat.break_up)
+        say("marks.title"),
+        say.prose("marks.text"),
+        blocks[0],
+        say.prose("marks.after", **facts),
+        blocks[1:],
+        code_of(chat.break_up),
     )
 
 
 def _costs(live: LiveModel, say: Words) -> TourPart:
-    counts = {name: len(live.tokenizer.encode(text)) for name, text in SAMPLES.items()}
+    counts = {name: len(live.plain_ids(text)) for name, text in SAMPLES.items()}
     per_token = {name: len(text) / counts[name] for name, text in SAMPLES.items()}
     most = max(per_token.values())
     bars = tuple(
