@@ -86,10 +86,7 @@ class Admission:
     ) -> LiveRequest:
         """The arguments are those of `Engine.add`. Raises UsageError, or ContextLengthError for a prompt that is too long."""
         self._require(prompt_ids, params, custom, opening.token_ids)
-        stop_ids = self._stop_ids(params)
-        sampler = Sampler(
-            params, self._model.vocab_size, stop_ids | self._spelled_ids(params), self._tokenizer, processors, watcher
-        )
+        stop_ids, sampler = self._stop_ids(params), self.sampler(params, processors, watcher)
         adapter = adapter_number(params.lora_name, list(self._adapters))
         prefix_key = self.prefix_key(params, len(prompt_ids))
         request = Request(request_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
@@ -122,6 +119,13 @@ class Admission:
             opening=given,
             num_accepted=min(num_accepted, len(given)),
         )
+
+    def sampler(
+        self, params: SamplingParams, processors: Sequence[LogitsProcessor] = (), watcher: Watcher | None = None
+    ) -> Sampler:
+        """What samples the tokens of a request with these parameters, but for the form of its answer and its thoughts."""
+        suppressed = self._stop_ids(params) | self._spelled_ids(params)
+        return Sampler(params, self._model.vocab_size, suppressed, self._tokenizer, processors, watcher)
 
     def _thinking_first(self, thinking: Thinking) -> Callable[[LLMatcher, Collection[int]], Matcher]:
         """What lets a constraint begin after the thoughts."""

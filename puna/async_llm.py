@@ -79,7 +79,7 @@ class AsyncLLM:
         self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[CallSettings]
     ) -> Completion | list[Completion]:
         """As `LLM.generate`: one prompt, or a list that runs together."""
-        completions = await self._run(partial(self.sync.jobs, prompts, params, settings))
+        completions = await self.run_jobs(partial(self.sync.jobs, prompts, params, settings))
         return completions[0] if is_prompt(prompts) else completions
 
     @overload
@@ -92,7 +92,7 @@ class AsyncLLM:
         self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatSettings]
     ) -> Completion | list[Completion]:
         """As `LLM.chat`: one conversation, or a list."""
-        completions = await self._run(partial(self.sync.chat_jobs, messages, params, settings))
+        completions = await self.run_jobs(partial(self.sync.chat_jobs, messages, params, settings))
         return completions[0] if is_conversation(messages) else completions
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **settings: Unpack[CallSettings]) -> AsyncStream:
@@ -135,8 +135,8 @@ class AsyncLLM:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    async def _run(self, prepare: Callable[[], list[PromptJob]]) -> list[Completion]:
-        """Run the jobs that `prepare` makes, together. If anything is raised, end them all."""
+    async def run_jobs(self, prepare: Callable[[], list[PromptJob]]) -> list[Completion]:
+        """Run the jobs that `prepare` makes, together. If anything is raised, or the task is cancelled, end them all."""
         jobs = await asyncio.to_thread(prepare)
         news, call = News(), Call()
         handles = [samples.submit(self._runner, *job, listener=news.tell_end, call=call) for job in jobs]

@@ -31,9 +31,10 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.explorer import Explorer
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record
+from puna.glassbox.record import TracedModel, record, text_of
 from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
@@ -368,6 +369,29 @@ class LLM:
         jobs = partial(self.chat_jobs, messages, params, settings)
         return self._trace(messages, jobs, is_conversation(messages), top, first, layers)
 
+    def explore(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Explorer:
+        """A tree of answers to a prompt. `Explorer.start` makes the first one; then an answer can be branched at any token, a
+        step sampled with other settings, and options ranked. The arguments are those of `trace`; `top`: 1..1000 [10].
+        """
+        return self._explore(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
+
+    def chat_explore(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Explorer:
+        """Like `explore`, of the answers to a conversation."""
+        return self._explore(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
+
+    def _explore(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Explorer:
+        if not is_one:
+            raise UsageError("one prompt is explored, and a list of them is given", hint="Explore them one after the other.")
+        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
+        (job,) = encode()
+        if job.sampler is not None or job.opening.token_ids:
+            raise UsageError("an explorer samples by params and begins with nothing", hint="Leave sampler and opening out.")
+        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        return Explorer(
+            self.runner, self.engine.admission, self.traced_model, job.prompt_ids, job.params, job.processors,
+            given=text, tokenizer_s=seconds, top=count,
+        )  # fmt: skip
+
     def receipt(self, completion: Completion) -> Receipt:
         """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
         info = self.backend.info
@@ -409,7 +433,7 @@ class LLM:
         look = None if choice is False else LayerLook(self._opened(), choice, self._report)
         count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
         (job,) = encode()
-        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
+        seconds, text = time.perf_counter() - started, text_of(given)
         own = traced_from(job, first)
         return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 

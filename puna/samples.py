@@ -19,7 +19,7 @@ from puna.philox import block
 from puna.processors import LogitsProcessor
 from puna.request import Request, SamplingParams
 from puna.runner import Call, Handle, Runner, nobody_listens
-from puna.sampling import SEED_BITS, TokenSampler
+from puna.sampling import SEED_BITS, TokenSampler, Watcher
 
 SEEDS = 1 << 63  # from this block of a seed's stream on: the draws of no text reach it
 
@@ -33,10 +33,16 @@ def submit(
     opening: Opening = NO_OPENING,
     listener: Callable[[Handle], object] = nobody_listens,
     call: Call | None = None,
+    watcher: Watcher | None = None,
 ) -> Handle:
-    """`Runner.submit`, also for several samples: then the handle gives the outputs of all, told apart by their `index`."""
+    """`Runner.submit`, also for several samples: then the handle gives the outputs of all, told apart by their `index`.
+
+    `watcher`: hears of the only sample.
+    """
     if params.num_samples == 1:
-        return runner.submit(prompt_ids, replace(params, best_of=None), sampler, processors, opening, listener, call=call)
+        own = replace(params, best_of=None)
+        return runner.submit(prompt_ids, own, sampler, processors, opening, listener, call=call, watcher=watcher)
+    assert watcher is None, "a watcher follows one sample"
     return Samples(runner, prompt_ids, params, sampler, processors, opening, listener, call or Call())
 
 

@@ -140,6 +140,15 @@ def gb(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else megabytes(num_bytes)
 
 
+def kilobytes(num_bytes: int) -> str:
+    """The size of a small file.
+
+    >>> kilobytes(128942), kilobytes(90)
+    ('129 kB', '1 kB')
+    """
+    return f"{max(1, round(num_bytes / 1000))} kB"
+
+
 def megabytes(num_bytes: int, digits: int = 0) -> str:
     """Always in MB, to compare two sizes.
 

@@ -51,6 +51,7 @@ class Cause:
     clues: tuple[str, ...] = ()  # see `clues.py`; empty: only wordings identify it
     role: MatchRole = "cause"
     unless: tuple[str, ...] = ()  # in lower case: where one of these stands in the text, it tells of something else
+    concept: str = ""  # the topic of `puna explain` that tells how what failed works; "" if none does
 
 
 @dataclass(frozen=True, slots=True)

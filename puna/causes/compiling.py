@@ -153,6 +153,7 @@ CAUSES = (
             instead="puna's --weights int8 and int4, and --kv-type int8, need no FP8 arithmetic.",
         ),
         ("+fp8|fp8e4nv|float8|e4m3", "+not support|unsupported|only supported", "card|gpu|architecture|3090|capability|a100"),
+        concept="quantisation",
     ),
     Cause(
         "fp4-kernels",
@@ -167,6 +168,7 @@ CAUSES = (
         ),
         explain_small_floats,
         ("+fp4|nvfp4|mxfp4", "+cutlass|flashinfer|kernel", "fail|sm120|sm121|sm_120|sm_121|unavailable"),
+        concept="quantisation",
     ),
     Cause(
         "nvcc-at-run-time",
@@ -338,6 +340,7 @@ CAUSES = (
             instead="puna's attention takes any head size, on any card that PyTorch knows, and on the CPU.",
         ),
         ("+attention|cutlass|sdpa", "+no kernel|no available kernel|no valid|backend"),
+        concept="attention",
     ),
     Cause(
         "torch-recompiles",

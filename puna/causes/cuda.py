@@ -493,6 +493,7 @@ CAUSES = (
             instead="puna refuses an id outside of the vocabulary before anything runs.",
         ),
         ("+device-side assert|device side assert|srcindex", "+cuda|index|token"),
+        concept="tokenizer",
     ),
     Cause(
         "illegal-memory-access",
@@ -671,6 +672,7 @@ CAUSES = (
             instead='puna runs bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
         ),
         ("+bfloat16|bf16|flashattention|flash attention", "+gpu|card|t4|v100|compute capability", "support|ampere|old"),
+        concept="quantisation",
     ),
     Cause(
         "ecc-error",

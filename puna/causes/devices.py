@@ -57,6 +57,7 @@ CAUSES = (
             instead="puna converts where types meet; a checkpoint may mix them.",
         ),
         ("+not implemented for", "+cuda|float8", "bfloat16|torch"),
+        concept="quantisation",
     ),
     Cause(
         "half-on-cpu",
@@ -79,6 +80,7 @@ CAUSES = (
             instead='puna runs float16 and bf16 checkpoints on the CPU as they are: puna run MODEL "..." --device cpu',
         ),
         ("+half|float16|fp16", "+not implemented|does not exist|not support", "cpu|addmm|layernorm"),
+        concept="quantisation",
     ),
     Cause(
         "meta-tensors",
@@ -154,6 +156,7 @@ CAUSES = (
             instead="puna converts where types meet; a checkpoint may mix them.",
         ),
         ("+dtype|scalar type|data type", "+same dtype|different|mismatch|but found|but got", "+half|float16|bfloat16|mat1"),
+        concept="quantisation",
     ),
     Cause(
         "shapes-do-not-multiply",
@@ -171,6 +174,7 @@ CAUSES = (
             instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
         ("+mat1|matmul", "+shape", "+multipl"),
+        concept="quantisation",
     ),
     Cause(
         "token-id-out-of-range",
@@ -188,6 +192,7 @@ CAUSES = (
             instead="puna refuses an id outside of the vocabulary before anything runs.",
         ),
         ("+index out of range", "+embedding|token"),
+        concept="tokenizer",
     ),
     Cause(
         "temperature-zero",
@@ -202,6 +207,7 @@ CAUSES = (
             instead="puna takes --temperature 0 as what it means: the likeliest token each time.",
         ),
         ("+temperature", "+strictly positive|zero|0.0"),
+        concept="sampling",
     ),
     Cause(
         "fp16-gradients",
@@ -239,5 +245,6 @@ CAUSES = (
             ),
         ),
         ("+nan|inf", "+probabilit|logits|multinomial", "+error|contain|fail|generat|crash"),
+        concept="quantisation",
     ),
 )

@@ -358,6 +358,7 @@ CAUSES = (
         ),
         explain_heads,
         ("+attention heads|heads", "+divisible|divide", "+tensor parallel|gpu|gpus|vllm"),
+        concept="attention",
     ),
     Cause(
         "nccl-timeout",

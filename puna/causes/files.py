@@ -208,6 +208,7 @@ CAUSES = (
         ),
         explain_type,
         ("+ggml type|tensor type|mxfp4", "+invalid|unknown|unsupported", "+gguf|llama.cpp|ollama|lm studio|model"),
+        concept="quantisation",
     ),
     Cause(
         "gguf-vision-part",
@@ -395,6 +396,7 @@ CAUSES = (
             instead="puna convert FOLDER m.gguf --to gguf reads both forms, and names what a file lacks.",
         ),
         ("+merges|tokenizer", "+gguf|llama", "+cannot find|not found|missing"),
+        concept="tokenizer",
     ),
     Cause(
         "gguf-unknown-splitter",
@@ -410,6 +412,7 @@ CAUSES = (
             instead=("puna names an unknown pre-tokenizer instead of using another; puna tokenize MODEL TEXT shows the tokens."),
         ),
         ("+pre-tokenizer|pretokenizer", "unknown|vocabulary|type"),
+        concept="tokenizer",
     ),
     Cause(
         "safetensors-damaged",
@@ -577,6 +580,7 @@ CAUSES = (
             instead="puna knows linear, dynamic, yarn and llama3 scaling.",
         ),
         ("+rope_scaling|rope scaling", "+dictionary|field|type", "llama 3|llama3|transformers|factor"),
+        concept="rope",
     ),
     Cause(
         "missing-config-json",
@@ -802,5 +806,6 @@ CAUSES = (
             instead="puna reads and writes grouped-query models in all its formats.",
         ),
         ("+n_kv_heads|grouped-query|grouped query|gqa", "+shape|invalid|export"),
+        concept="attention",
     ),
 )

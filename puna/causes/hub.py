@@ -51,6 +51,7 @@ CAUSES = (
             instead="puna reads the vocabulary from the model's own files.",
         ),
         ("+harmony|tiktoken|gpt-oss|o200k", "+vocab|download|offline|encoding", "fail|error|network|air-gapped"),
+        concept="tokenizer",
     ),
     Cause(
         "rust-certificate",

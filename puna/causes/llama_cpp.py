@@ -80,6 +80,7 @@ CAUSES = (
         ),
         ("+kv cache|kv slot|memory slot", "+free space|find|full", "llama"),
         role="symptom",
+        concept="kv-cache",
     ),
     Cause(
         "ggml-backend-lacks",
@@ -102,6 +103,7 @@ CAUSES = (
             instead=PLANS,
         ),
         ("+llama.cpp|ggml", "+cannot run the operation"),
+        concept="kv-cache",
     ),
     Cause(
         "ggml-assert",
@@ -212,6 +214,7 @@ CAUSES = (
             instead="puna convert makes types from four bits on, which need none.",
         ),
         ("+imatrix|importance matrix", "+missing|quantiz"),
+        concept="quantisation",
     ),
     Cause(
         "llama-cpp-arguments",
@@ -296,6 +299,7 @@ CAUSES = (
             instead="puna: --kv-type int8 needs nothing else.",
         ),
         ("+v cache|cache-type-v", "+flash"),
+        concept="kv-cache",
     ),
     Cause(
         "logprobs-need-all-logits",
@@ -309,5 +313,6 @@ CAUSES = (
             ),
         ),
         ("+logprobs|log probabilities", "+logits_all"),
+        concept="generate",
     ),
 )

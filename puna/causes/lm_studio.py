@@ -104,6 +104,7 @@ CAUSES = (
             instead="puna plan MODEL itemises every byte; after loading, puna compares the plan with the memory used.",
         ),
         ("+lm studio|lmstudio", "+resources|guardrail|memory"),
+        concept="kv-cache",
     ),
     Cause(
         "lmstudio-no-runtime",

@@ -253,6 +253,7 @@ CAUSES = (
         ),
         ("+llama.cpp|ggml|llama-server", "+out of memory|oom|allocate", "gpu|vram|cuda"),
         unless=("requested buffer size exceeds device",),
+        concept="quantisation",
     ),
     Cause(
         "metal-resource-limit",
@@ -271,6 +272,7 @@ CAUSES = (
             instead="puna runs on the Mac's CPU, and its K and V are one block.",
         ),
         ("+metal|mlx", "+resource limit|499000", "exceed|server|prompt"),
+        concept="kv-cache",
     ),
     Cause(
         "mps-buffer-too-large",
@@ -313,6 +315,7 @@ CAUSES = (
             instead="puna runs on the Mac's CPU; before it allocates, it refuses what does not fit, with both numbers.",
         ),
         ("+metal|mlx", "+out of memory|insufficient memory", "+gpu|model|apple|command buffer"),
+        concept="quantisation",
     ),
     Cause(
         "jax-out-of-memory",
@@ -333,6 +336,7 @@ CAUSES = (
             remedy="see-gpu-memory",
             instead=FEWER_BITS,
         ),
+        concept="quantisation",
     ),
     Cause(
         "sglang-share-too-small",
@@ -356,6 +360,7 @@ CAUSES = (
             instead=FEWER_BITS,
         ),
         ("+sglang|mem-fraction-static", "+not enough memory|increase", "memory|fraction"),
+        concept="kv-cache",
     ),
     Cause(
         "sglang-share-too-large",
@@ -411,6 +416,7 @@ CAUSES = (
             "+cuda|gpu|vram|nvidia|torch",
             "allocate|mib|gib|full|batch|error|model",
         ),
+        concept="quantisation",
     ),
     Cause(
         "mps-out-of-memory",
@@ -424,6 +430,7 @@ CAUSES = (
             "The limit can be lifted, at the risk that the machine stalls: PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0",
             instead="puna runs on the Mac's CPU, with weights of 4 or 8 bits.",
         ),
+        concept="quantisation",
     ),
     Cause(
         "process-killed",
@@ -465,6 +472,7 @@ CAUSES = (
             "+torchrun|checkpoint|python|llama|model load|loading",
             "process|signal|nothing|memory",
         ),
+        concept="quantisation",
     ),
     Cause(
         "page-file-too-small",
@@ -547,5 +555,6 @@ CAUSES = (
             "+allocate|exhausted|full|not enough|out of",
             "+model|checkpoint|weights",
         ),
+        concept="quantisation",
     ),
 )

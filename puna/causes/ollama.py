@@ -46,6 +46,7 @@ CAUSES = (
             instead="Before a download, puna says what a model needs: puna plan MODEL",
         ),
         ("+ollama", "+memory", "+requires more|needs more|not enough|more system memory|than is available|than i have"),
+        concept="kv-cache",
     ),
     Cause(
         "ollama-model-absent",
@@ -119,6 +120,7 @@ CAUSES = (
         ),
         ("+truncat|cut off|throws away|dropped", "+prompt|input|message", "+ollama|num_ctx|context size|tokens"),
         role="symptom",
+        concept="kv-cache",
     ),
     Cause(
         "ollama-no-tools",

@@ -68,6 +68,7 @@ CAUSES = (
             "+llama-server|llama.cpp|llama_cpp|n_ctx|slot",
             "prompt|token|size",
         ),
+        concept="kv-cache",
     ),
     Cause(
         "server-port-taken",

@@ -68,6 +68,7 @@ CAUSES = (
         ),
         explain_class,
         ("+llamatokenizer|tokenizer class|tokenizer_class", "+not exist|not import|missing|not found"),
+        concept="tokenizer",
     ),
     Cause(
         "tokenizer-regex",
@@ -84,6 +85,7 @@ CAUSES = (
         ),
         ("+regex pattern|fix_mistral_regex", "+tokenizer|incorrect"),
         role="symptom",
+        concept="tokenizer",
     ),
     Cause(
         "mistral-tokenizer-missing",
@@ -101,6 +103,7 @@ CAUSES = (
             instead=OWN,
         ),
         ("+mistral tokenizer|tekken", "+not found|found 0|missing|present"),
+        concept="tokenizer",
     ),
     Cause(
         "tokenizer-json-too-new",
@@ -112,6 +115,7 @@ CAUSES = (
             instead=OWN,
         ),
         ("+untagged enum|modelwrapper", "+tokenizer|variant"),
+        concept="tokenizer",
     ),
     Cause(
         "sentencepiece-missing",
@@ -134,6 +138,7 @@ CAUSES = (
             instead=OWN,
         ),
         ("+sentencepiece|tiktoken", "+not found|missing|require|not installed", "+tokenizer|llamatokenizer"),
+        concept="tokenizer",
     ),
     Cause(
         "not-a-sentencepiece-model",
@@ -154,6 +159,7 @@ CAUSES = (
             instead=OWN,
         ),
         ("+sentencepiece|modelproto|tokenizer.model", "+parse|modelproto", "tokenizer|llama|load|error"),
+        concept="tokenizer",
     ),
     Cause(
         "double-bos",
@@ -172,6 +178,7 @@ CAUSES = (
         ),
         ("+bos", "+two|double|2|twice|duplicate|again", "token|prompt|template"),
         role="symptom",
+        concept="tokenizer",
     ),
     Cause(
         "template-system-role",
@@ -390,6 +397,7 @@ CAUSES = (
             instead="puna never pads: rows of any lengths run together, and each answer is what it would be alone.",
         ),
         ("+pad_token|padding token|pad token", "+not set|no |does not have|missing|without"),
+        concept="batching",
     ),
     Cause(
         "right-padding",
@@ -403,6 +411,7 @@ CAUSES = (
         ),
         ("+padding|padded", "+right", "+decoder|tokenizer|generat"),
         role="symptom",
+        concept="batching",
     ),
     Cause(
         "slow-tokenizer",
@@ -422,6 +431,7 @@ CAUSES = (
         ),
         ("+slow tokenizer|fast tokenizer|use_fast", "+slow|wrong|minutes|seconds|incorrect|convert"),
         role="symptom",
+        concept="tokenizer",
     ),
     Cause(
         "text-too-long",
@@ -446,5 +456,6 @@ CAUSES = (
             instead="puna counts first and prints both numbers: puna tokenize MODEL - < FILE",
         ),
         ("+token", "+longer than|too long|maximum context|exceed", "+context|sequence length|max length", "model|prompt|limit"),
+        concept="rope",
     ),
 )

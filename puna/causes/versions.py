@@ -489,6 +489,7 @@ CAUSES = (
             "+flash_attn|flash-attn|flashattention|flash attention",
             "+not installed|missing|cannot be used|not support|not available",
         ),
+        concept="attention",
     ),
     Cause(
         "index-lacks-version",
@@ -770,6 +771,7 @@ CAUSES = (
             "+requires|missing|not installed|unknown quantization",
             "model|transformers|install",
         ),
+        concept="quantisation",
     ),
     Cause(
         "package-name-moved",

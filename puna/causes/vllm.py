@@ -70,6 +70,7 @@ CAUSES = (
             instead="puna itemises weights, K and V and scratch before loading: puna plan MODEL",
         ),
         ("+vllm|cache blocks", "+no available memory|no memory|memory left", "cache|kv|block"),
+        concept="kv-cache",
     ),
     Cause(
         "vllm-cache-too-small",
@@ -98,6 +99,7 @@ CAUSES = (
             instead="puna lowers the context to what fits and says so; --kv-type int8 halves the memory of K and V.",
         ),
         ("+kv cache", "+max seq len|max_model_len|max-model-len|context", "larger|fit|small|vllm"),
+        concept="kv-cache",
     ),
     Cause(
         "context-beyond-model",
@@ -117,6 +119,7 @@ CAUSES = (
             instead="puna stays within the model's own limit, and names it.",
         ),
         ("+max_model_len|max-model-len", "+greater|longer|derived|beyond"),
+        concept="rope",
     ),
     Cause(
         "vllm-architecture-not-loaded",
@@ -238,6 +241,7 @@ CAUSES = (
             instead="puna compares every tensor with the configuration before it loads any, and names what does not fit.",
         ),
         ("+keyerror|parameter named", "+layers|qweight|scale", "vllm|weight"),
+        concept="quantisation",
     ),
     Cause(
         "vllm-memory-taken",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from puna.cli.interrupts import ending_soon
+from puna.cli.layers_view import layers_lines
 from puna.cli.options import (
     MODEL,
     OUTPUT,
     PROMPT,
     HeadedCommand,
+    Utf8,
     Whole,
     announce_template,
     engine_options,
@@ -31,16 +36,41 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
+from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
 from puna.errors import UsageError
+from puna.progress import printable
+from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
     from puna.llm import LLM
     from puna.request import SamplingParams
+
+
+class Positions(click.ParamType[Any]):
+    """Tokens of the answer, as the steps are numbered, or one of three words: a LayerChoice."""
+
+    name = "positions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LayerChoice:
+        if not isinstance(value, str) or value in ("answer", "prompt", "all"):
+            return cast("LayerChoice", value)
+        found = [RANGE.fullmatch(part.strip()) for part in value.split(",")]
+        ranges = [(int(one["first"]), int(one["last"] or one["first"])) for one in found if one is not None]
+        if len(ranges) < len(found) or any(first > last for first, last in ranges):
+            raise UsageError(
+                f"--layers is {reprlib.repr(value)}; write tokens of the answer, such as 1-8 or 3,5, or answer, prompt, all",
+                hint='Without a value it goes to the end: puna trace "Name a colour." --layers',
+            )
+        return [number - 1 for first, last in ranges for number in range(first, last + 1)]
+
+
+RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
 
 
 @click.command(cls=HeadedCommand)
@@ -60,12 +90,35 @@ if TYPE_CHECKING:
     OUTPUT,
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
+    option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
+    option(
+        "--layers",
+        type=Positions(),
+        is_flag=False,
+        flag_value="1-8",
+        metavar="[POSITIONS]",
+        help="Look inside each layer: 1-8, answer, all ...",
+    ),
+    option("--heads", type=Whole(1), metavar="LAYER", help="With --layers: each head of this layer."),
 )
-def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, **flags: Any) -> None:
+def command(
+    words: tuple[str, ...],
+    raw: bool,
+    as_json: bool,
+    top: int,
+    html: str | None,
+    layers: LayerChoice | None,
+    heads: int | None,
+    **flags: Any,
+) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
-    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes.
+    the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
+    writes it as one page to step through in a browser.
+
+    --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
+    what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
     """
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -74,21 +127,41 @@ def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, **flags:
         raise UsageError(
             "--raw uses no chat template: --system, --template and --template-arg have no effect", hint="Leave it out."
         )
+    if heads is not None and layers is None:
+        layers = True
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
     with ending_soon(), llm:
-        trace = _trace(llm, prompt, raw, flags["system"], params, top)
+        _require_layer(heads, llm)
+        trace = _trace(llm, prompt, raw, flags["system"], params, top=top, layers=layers or False)
+        if html is not None:
+            _write_page(trace, html)
         if as_json:
             print_json(trace.as_json())
-        else:
-            print("\n".join(trace_lines(trace, report_width(sys.stdout))))
+        elif html is None:
+            width = report_width(sys.stdout)
+            print("\n".join([*trace_lines(trace, width), *layers_lines(trace, width, heads)]))
 
 
-def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Trace:
+def _require_layer(layer: int | None, llm: LLM) -> None:
+    if layer is not None and layer > llm.model.num_layers:
+        raise UsageError(f"--heads is {layer}; the model has {counted(llm.model.num_layers, 'layer')}")
+
+
+def _write_page(trace: Trace, path: str) -> None:
+    """Write the page, and say so on stderr."""
+    from puna.glassbox.report import trace_page
+
+    text = trace_page(trace)
+    save_text(Path(path).expanduser(), text, overwrite=True)
+    print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
+
+
+def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, **settings: Any) -> Trace:
     if raw:
-        return llm.trace(prompt, params, top=top)
+        return llm.trace(prompt, params, **settings)
     messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return llm.chat_trace([*messages, {"role": "user", "content": prompt}], params, top=top)
+    return llm.chat_trace([*messages, {"role": "user", "content": prompt}], params, **settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from puna.cli.width import cut, display_width
 from puna.cli.word_wrap import KEPT, wrapped
 from puna.progress import printable
-from puna.units import counted, kib
+from puna.units import counted, kib, mib_or_gib
 
 if TYPE_CHECKING:
     from puna.glassbox.trace import Candidate, Removal, Stage, Trace, TracedPrompt, TracedStep, TracedToken
@@ -33,11 +33,23 @@ def trace_lines(trace: Trace, width: int) -> Iterator[str]:
         yield from _paragraph(
             f"The trace is full: {counted(trace.num_left_out, 'further token')} left out. A lower --top leaves more room.", width
         )
-    yield from ("", *wrapped(f"The answer: {_quoted(trace.text)}", width, "", "  "))
+    yield from ("", *wrapped(f"The answer: {quoted(trace.text)}", width, "", "  "))
     times = (
         f"{counted(len(trace.token_ids), 'token')}, the first after {trace.first_token_s:.2f} s, all after {trace.total_s:.2f} s"
     )
     yield from _paragraph(f"It ends because {trace.why}. {times}.", width)
+    yield from _traffic(trace, width)
+
+
+def _traffic(trace: Trace, width: int) -> Iterator[str]:
+    """What a step waits for: memory. The kernels fuse matrices and attention, so the two cannot be timed apart."""
+    kv_bytes = next((step.kv_bytes for step in reversed(trace.steps) if step.kv_bytes), 0)
+    if kv_bytes:
+        share = percent(kv_bytes / (kv_bytes + trace.weights_bytes))
+        read = (
+            f"{mib_or_gib(trace.weights_bytes)} of weights for its matrices and {mib_or_gib(kv_bytes)} of K and V for attention"
+        )
+        yield from _paragraph(f"The last step read {read}: {share} of it (by bytes; the two are not timed apart).", width)
 
 
 # ---- before the first step --------------------------------------------------------------------------------------------------
@@ -88,7 +100,7 @@ def _filters(trace: Trace, width: int) -> Iterator[str]:
 
 def _step(step: TracedStep, width: int) -> Iterator[str]:
     yield ""
-    yield from _paragraph(f"{step.index + 1}. {_shown(step.token.text)}{_standing(step)}", width)
+    yield from _paragraph(f"{step.index + 1}. {shown(step.token.text)}{_standing(step)}", width)
     if step.stages:
         yield f"  {'':{NAME_WIDTH}} {'left':>7} {'bits':>5}"
     for stage in step.stages:
@@ -97,7 +109,7 @@ def _step(step: TracedStep, width: int) -> Iterator[str]:
             yield from wrapped(_removed(stage.cut), width, "    ", "    ")
     if step.draw is not None:
         draw = step.draw
-        taken = f"{draw.uniform:.6f} was drawn; {_shown(step.token.text)} has {draw.low:.6f} to {draw.high:.6f}"
+        taken = f"{draw.uniform:.6f} was drawn; {shown(step.token.text)} has {draw.low:.6f} to {draw.high:.6f}"
         yield from wrapped(taken, width, "  ", "    ")
 
 
@@ -120,7 +132,7 @@ def _row(stage: Stage, width: int) -> str:
 
 
 def _likely(candidate: Candidate) -> str:
-    return f"{_shown(candidate.text)} {percent(candidate.probability)}"
+    return f"{shown(candidate.text)} {percent(candidate.probability)}"
 
 
 def _removed(removed: Removal) -> str:
@@ -138,11 +150,11 @@ def percent(probability: float) -> str:
     return f"{probability:.1%}" if probability >= 0.001 or probability == 0 else "<0.1%"
 
 
-def _shown(text: str) -> str:
-    return cut(_quoted(text), TOKEN_WIDTH)
+def shown(text: str) -> str:
+    return cut(quoted(text), TOKEN_WIDTH)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return printable(json.dumps(text, ensure_ascii=False))
 
 

@@ -159,6 +159,8 @@ def _lines(diagnosis: ErrorDiagnosis) -> Iterator[str]:
     yield from _section("These settings fit", diagnosis.settings)
     if diagnosis.instead:
         yield from _section("With puna", (diagnosis.instead,))
+    if diagnosis.concept:
+        yield from _section("How it works", (f"puna explain {diagnosis.concept}",))
     others = (other for other in diagnosis.others if other.role != "effect")  # an effect only reports what is told already
     yield from _section("Also in the text", (f"{other.name}: {_first_sentence(other.cause)}" for other in others))
     if diagnosis.role == "symptom":

@@ -20,6 +20,7 @@ from puna.backends import backend_spec
 from puna.backends.reference import ForwardPass, StreamedWeights, rms_norm, softcap
 from puna.batch import Batch
 from puna.completion import Completion
+from puna.config import EngineConfig
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.glassbox.recorder import StageRow, rank
@@ -27,7 +28,7 @@ from puna.glassbox.trace import Candidate, TracedLayer, TracedLayers, TracedPosi
 from puna.lora import adapter_number
 from puna.model.spec import ModelConfig
 from puna.model.weights import layer_of
-from puna.plan import kv_bytes, placements_of
+from puna.plan import kv_bytes, placements_of, scratch_bytes
 from puna.progress import SILENT, Reporter
 from puna.request import NO_ADAPTER, Request, SamplingParams
 from puna.resources import memory_bytes
@@ -43,6 +44,7 @@ ARITHMETIC = "the reference: numpy, float32, the weights as the model's file has
 MAX_NUMBERS = 4_000_000  # weights of attention and candidates that a trace keeps: some 150 MB of memory
 NUMBERS_OF_CANDIDATE = 5
 USUAL_STEPS = 8  # that are looked at if nobody chooses
+ROWS_AT_ONCE = 256  # of the text, that a matrix multiplies together
 HEAD_ROWS = 4096  # of the output matrix that are float32 at a time
 LENS_NUMBERS = 1 << 25  # logits that are in memory at a time: 128 MB
 PYTHON_NUMBER = 32  # bytes, with its place in a tuple
@@ -159,7 +161,7 @@ def pass_through(
     run = ForwardPass(model, weights, checkpoint.adapters, num_pages(last), PAGE_SIZE)
     states = np.empty((len(rows), model.num_layers + 1, model.hidden_size), np.float32)
     tap = LayerTap(rows, states, on_layer=lambda layer: report.progress("looking at layers", layer, model.num_layers))
-    run.run(text.batch(last), tap)
+    run.run(text.batch(last), tap, ROWS_AT_ONCE)
     return tap, weights
 
 
@@ -306,7 +308,8 @@ def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int]) -> int:
     states = 4 * model.hidden_size * 2 * (num_tokens + len(rows) * depth)
     attended = PYTHON_NUMBER * sum(attended_numbers(model, row) for row in rows)
     kv = kv_bytes(model, num_pages(num_tokens) * PAGE_SIZE, "f32")
-    return max(_layer_bytes(checkpoint), lens_bytes) + states + attended + kv
+    scratch = scratch_bytes(model, EngineConfig(chunk_tokens=min(num_tokens, ROWS_AT_ONCE), max_batch=1))
+    return max(_layer_bytes(checkpoint) + scratch, lens_bytes) + states + attended + kv
 
 
 def _layer_bytes(checkpoint: Checkpoint) -> int:

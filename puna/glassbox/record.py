@@ -72,16 +72,51 @@ def record(
         look.require(len(prompt_ids), params)
     if params.num_samples > 1:
         raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    token = cache(model.token)
-    recorder = StepRecorder(token, model.kv_bytes_per_token, top, max_candidates)
+    recorder = step_recorder(model, top, max_candidates)
     handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
     try:
         for _ in handle:
             pass
     finally:
         handle.close()
+    used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
     completion = Completion.of(handle)
-    steps = tuple(_steps(recorder, completion, model))
+    trace = trace_of(completion, params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
+    layers = None if look is None else look.of(completion, trace.steps, cache(model.token), top)
+    return dataclasses.replace(trace, layers=layers)
+
+
+def step_recorder(model: TracedModel, top: int, max_candidates: int = MAX_CANDIDATES) -> StepRecorder:
+    """The watcher of a request whose trace `trace_of` makes."""
+    return StepRecorder(cache(model.token), model.kv_bytes_per_token, top, max_candidates)
+
+
+def trace_of(
+    completion: Completion,
+    params: SamplingParams,
+    recorder: StepRecorder,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request that `recorder` has watched."""
+    steps = steps_of(recorder, completion, model)
+    return trace_with(steps, completion, params, model, filters, given=given, tokenizer_s=tokenizer_s)
+
+
+def trace_with(
+    steps: tuple[TracedStep, ...],
+    completion: Completion,
+    params: SamplingParams,
+    model: TracedModel,
+    filters: tuple[UsedFilter, ...],
+    *,
+    given: str | None,
+    tokenizer_s: float,
+) -> Trace:
+    """The trace of a finished request, with the steps that are known of it."""
     return Trace(
         format=FORMAT,
         engine=__version__,
@@ -89,7 +124,7 @@ def record(
         backend=model.backend,
         settings=settings_of(params),
         seed=completion.seed,
-        filters=tuple(used_filters(params, has_processors=bool(processors))) if sampler is None else (),
+        filters=filters,
         prompt=_prompt(model, completion, params, given, tokenizer_s),
         steps=steps,
         num_left_out=len(completion.token_ids) - len(steps),
@@ -101,15 +136,14 @@ def record(
         first_token_s=completion.timing.first_token_s,
         total_s=completion.timing.total_s,
         weights_bytes=model.weights_bytes,
-        layers=None if look is None else look.of(completion, steps, token, top),
     )
 
 
-def _steps(recorder: StepRecorder, completion: Completion, model: TracedModel) -> list[TracedStep]:
+def steps_of(recorder: StepRecorder, completion: Completion, model: TracedModel) -> tuple[TracedStep, ...]:
     """The steps up to the last recorded one. A token that nobody sampled is one that a form leaves no choice of."""
     end = len(completion.token_ids) if recorder.has_room else max(recorder.steps, default=-1) + 1
     own = enumerate(completion.token_ids[:end])
-    return [recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own]
+    return tuple(recorder.steps.get(index) or TracedStep(index, model.token(token_id)) for index, token_id in own)
 
 
 def _prompt(
@@ -126,6 +160,17 @@ def _prompt(
         tokenizer_s=tokenizer_s,
         padded=padded([len(ids)], params.max_tokens, model.max_context),
     )
+
+
+def text_of(given: object) -> str | None:
+    """A prompt or a conversation as the text that a person typed last.
+
+    >>> text_of("Why?"), text_of([{"role": "user", "content": "Why?"}]), text_of([1, 2])
+    ('Why?', 'Why?', None)
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str) and given and isinstance(given[-1], Mapping):
+        given = given[-1].get("content")
+    return given if isinstance(given, str) else None
 
 
 def padded(prompt_lengths: Sequence[int], max_gen_len: int | None, max_seq_len: int) -> PaddedBatch:

@@ -26,15 +26,20 @@ MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
 class StepRecorder:
     """The watcher of a traced request. `token` spells an id; `top`: candidates that each stage shows; 0: no stages.
 
-    After `max_candidates` candidates it records no further step, and the run goes on.
+    After `max_candidates` candidates it records no further step, and the run goes on. Nor does it record steps before `first`.
     """
 
     def __init__(
-        self, token: Callable[[int], TracedToken], kv_bytes_per_token: int, top: int, max_candidates: int = MAX_CANDIDATES
+        self,
+        token: Callable[[int], TracedToken],
+        kv_bytes_per_token: int,
+        top: int,
+        max_candidates: int = MAX_CANDIDATES,
+        first: int = 0,
     ) -> None:
         self.steps: dict[int, TracedStep] = {}  # by the number of tokens before
         self._token, self._kv_bytes, self._top = token, kv_bytes_per_token, top
-        self._num_left = max_candidates
+        self._num_left, self._first = max_candidates, first
         self._computed: list[ComputedTokens] = []
         self._draw: tuple[Candidates, float, int] | None = None
         self._num_known = 0  # tokens whose K and V are in memory
@@ -65,10 +70,11 @@ class StepRecorder:
 
     def end(self, token_id: int) -> None:
         sampled_at = time.perf_counter()
-        if self.has_room:
+        if self.has_room and self._index >= self._first:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
-            self._num_left -= 1 + sum(map(_size, step.stages))
+            self._num_left -= size_of(step)
         self._computed, self._heard, self._draw = [], [], None
+        self._num_known += 1  # the token's own, unless the next step says otherwise: guesses were computed before they were taken
         self._resumed_at = time.perf_counter()
 
     def _step(self, token_id: int, sampled_at: float) -> TracedStep:
@@ -183,6 +189,6 @@ def place_of(kept: Candidates, uniform: float, index: int, top: int = 0) -> Draw
     return Draw(uniform, float(starts[index]), float(ends[index] / ends[-1]), tuple(float(starts[place]) for place in likeliest))
 
 
-def _size(stage: Stage) -> int:
-    """How many candidates a stage holds."""
-    return len(stage.top) + 3
+def size_of(step: TracedStep) -> int:
+    """How much of the room a step takes: its candidates, and one for itself."""
+    return 1 + sum(len(stage.top) + 3 for stage in step.stages)

@@ -55,7 +55,7 @@ class TracedPrompt:
     """The prompt on its way to the model.
 
     Fields:
-        given: what the caller gave, if it is a text
+        given: the text that the caller gave; of a conversation, its last message; null if there is none
         text: what the model reads: the text of the ids, with the template's control tokens
         num_tokens: its length
         tokens: its tokens, the first ones if there are very many

@@ -59,6 +59,17 @@ GGML_BUFFERS = {
     "gallocr": ("compute-buffer", 2),
     "compute": ("compute-buffer", 2),
 }
+# Kind of exhausted memory -> the topic of `puna explain` about what the memory was for; other kinds: the cause's own.
+CONCEPTS = {
+    "weights": "quantisation",
+    "kv-cache": "kv-cache",
+    "scores": "attention",
+    "larger-than-card": "attention",
+    "one-large-tensor": "attention",
+    "logits": "generate",
+    "compute-buffer": "batching",
+    **dict.fromkeys(("fragmentation", "other-process", "free-but-refused"), ""),
+}
 # Words of texts that come from a Mac, or from Windows, and words of GPUs of other makers.
 WRITTEN_ON: Mapping[Distribution, re.Pattern[str]] = {
     "macos": re.compile(
@@ -95,6 +106,7 @@ class ErrorDiagnosis:
     cause: str
     cure: tuple[str, ...]
     instead: str  # what puna does
+    concept: str = ""  # the topic of `puna explain` that tells how what failed works
     unexplained: str = ""  # the text's error, if the cause is only that of a line beside it; not escaped
     advice: tuple[str, ...] = ()  # sentences of the text that advise a setting which the cure does not name; not escaped
     here: str = ""  # what this machine says about it
@@ -116,6 +128,7 @@ def why(text: str, host: Host) -> ErrorDiagnosis | None:
     cure, settings = tensor.cure if tensor is not None else explained.cure, _settings(tensor, explained)
     reading = read(text)
     system = distribution_of(host)
+    kind = tensor.kind if tensor is not None else explained.kind
     told: Distribution | None = "macos" if match.cause.name.startswith(OF_MACS) else system_of_text(text)
     is_of_this_system = told in (None, system) or (told, system) == ("windows", "wsl")
     has_card = has_nvidia_card(host)
@@ -125,12 +138,13 @@ def why(text: str, host: Host) -> ErrorDiagnosis | None:
         name=match.cause.name,
         topic=match.cause.topic,
         role=match.cause.role,
-        kind=tensor.kind if tensor is not None else explained.kind,
+        kind=kind,
         confidence=match.confidence,
         line=match.line,
         cause=tensor.words if tensor is not None else explained.cause,
         cure=cure,
         instead=explained.instead,
+        concept=CONCEPTS.get(kind, match.cause.concept),
         unexplained=reading.error if match.is_aside and reading.names_an_error else "",
         advice=advice(reading, match.start, " ".join((explained.cause, explained.instead, *cure, *settings))),
         here=ANOTHER if not applies else _here(match, host, system) if is_of_this_system else "",

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from puna.server import model_plans, openapi, page, request_log
+from puna.server import diagnoses, model_plans, openapi, page, request_log
 from puna.server.guard import OPEN, Guard
 from puna.server.ids import Identified
 from puna.server.metrics import Metrics
@@ -31,6 +31,8 @@ def create_app(service: Service) -> ASGIApp:
     assets = page.assets()
     routes += page.routes(assets)
     routes.append(Route("/page/models", model_plans.endpoint(service), methods=["GET"]))
+    routes.append(Route("/page/doctor", diagnoses.doctor_endpoint(service), methods=["GET"]))
+    routes.append(Route("/page/why", diagnoses.why_endpoint(service), methods=["POST"]))
     service.listeners.append(request_log.write)
     if service.settings.log_prompts:
         service.listeners.append(request_log.write_texts)

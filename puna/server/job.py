@@ -13,6 +13,18 @@ ToolChoice = Literal["auto", "none", "required"] | str  # or the name of the too
 
 
 @dataclass(frozen=True, slots=True)
+class JobOpening:
+    """What an answer opens with, whatever the model would say: a text, or token ids. `field`: where the client gave it.
+
+    `traced_from`: the first of the ids whose step is traced.
+    """
+
+    given: str | Sequence[int] = ()
+    field: str = "opening"
+    traced_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to generate. It has either a `prompt` or `messages`.
 
@@ -31,6 +43,7 @@ class Job:
     tool_choice: ToolChoice = "auto"
     has_parallel_calls: bool = True
     reasoning: ReasoningWish = field(default_factory=ReasoningWish)
+    opening: JobOpening = field(default_factory=JobOpening)
     suffix: str | None = None  # fill in between `prompt` and this
     shows_progress: bool = False  # a person watches how far the prompt is
 

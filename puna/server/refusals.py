@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from puna.errors import ContextLengthError, InsufficientMemoryError, ModelNotFoundError, PunaError, QueueFullError
+from puna.server.failures import FAILURES
 from puna.server.ids import request_id
 
 log = logging.getLogger("puna.server")
@@ -63,8 +64,9 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def logged_refusal(error: Exception) -> Refusal:
-    """The same; a bug is written to the log, with the id that the client gets."""
+    """The same; a bug is written to the log, with the id that the client gets, and kept to be explained (`diagnoses.py`)."""
     refusal = refusal_of(error)
     if refusal.status >= 500 and not isinstance(error, Refusal):
         log.error("%s", refusal.message, exc_info=error)
+        FAILURES.remember(refusal.message, error)
     return refusal

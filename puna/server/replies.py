@@ -102,7 +102,7 @@ class Reply:
 
 
 class WholeReply(Reply):
-    """One JSON value. `refused` makes the body of an error."""
+    """One JSON value, or the bytes of one. `refused` makes the body of an error."""
 
     def __init__(
         self,
@@ -123,7 +123,8 @@ class WholeReply(Reply):
     async def _send(self, send: Send) -> None:
         status = 200
         try:
-            body = dumps(await self._value).encode()
+            value = await self._value
+            body = value if isinstance(value, bytes) else dumps(value).encode()
         except Exception as error:  # noqa: BLE001 - whatever broke it, the client gets an answer in its wire's shape
             refusal = logged_refusal(error)
             status, body = refusal.status, dumps(self._refused(refusal)).encode()

@@ -12,18 +12,23 @@ from puna import samples
 from puna.async_llm import News
 from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
-from puna.llm import LLM, ChatSettings, PromptJob
+from puna.errors import UsageError
+from puna.llm import LLM, ChatSettings, PromptJob, traced_from
 from puna.messages import Messages
 from puna.request import Request, StepOutput
 from puna.runner import Handle
+from puna.sampling import Watcher
+from puna.score import OptionIds
 from puna.server.calling import Calling, held_to_tools, told_of_tools
 from puna.server.conversation import fitted
 from puna.server.events import CallPiece, Ended, Event, Piece, Progress, Usage
 from puna.server.fields import NOTICE_HEADER, ignored_header
 from puna.server.guard import TENANT
-from puna.server.job import Job
+from puna.server.job import Job, JobOpening
 from puna.server.refusals import Refusal, invalid, logged_refusal
 from puna.server.tools import format_of
+from puna.tokenizers.continuation import continuation_ids
+from puna.units import counted
 
 WATCHED_S = 0.25  # between two reports of progress that a person watches
 
@@ -31,8 +36,11 @@ WATCHED_S = 0.25  # between two reports of progress that a person watches
 class RunningJob:
     """A job that runs. Iterate over `events` once; `close` ends it at any time."""
 
-    def __init__(self, llm: LLM, job: Job, prepared: PromptJob, progress_s: float) -> None:
-        self.llm, self.job = llm, job
+    def __init__(
+        self, llm: LLM, job: Job, prepared: PromptJob, progress_s: float, watcher: Watcher | None = None, prepare_s: float = 0.0
+    ) -> None:
+        """`watcher`: hears of each step; `prepare_s`: what the template and the tokenizer took."""
+        self.llm, self.job, self.prepare_s = llm, job, prepare_s
         self.began_at = time.time()
         self.id = ""  # what its client calls it
         self.tenant = TENANT.get()
@@ -44,7 +52,8 @@ class RunningJob:
         self.notice = "" if self._calling is None else self._calling.notice
         self._is_closed = False
         self.params, self.prompt_ids, self.num_prompt = prepared.params, prepared.prompt_ids, len(prepared.prompt_ids)
-        self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell)
+        self.num_opened = len(prepared.opening.token_ids)  # tokens that the answer was given to open with
+        self.handle: Handle = samples.submit(llm.runner, *prepared, listener=self._news.tell, watcher=watcher)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -187,14 +196,28 @@ def _joined(first: CallPiece, more: CallPiece) -> CallPiece:
 def prepare(llm: LLM, job: Job, cap: int | None = None) -> PromptJob:
     """Check and encode a job; the template runs here. Raises UsageError and its kinds. Takes its time: call it in a thread.
 
-    What the engine would refuse is refused here, before a stream is opened. `cap`: tokens of its answer at most.
+    What the engine would refuse is refused here, before a stream is opened. `cap`: tokens of its answer at most, beside those
+    that it opens with.
     """
     prepared = _encoded(llm, job)
-    if cap is not None and (prepared.params.max_tokens is None or prepared.params.max_tokens > cap):
-        prepared = prepared._replace(params=replace(prepared.params, max_tokens=cap))
-    params = samples.params_of_samples(prepared.params)[0]
-    llm.engine.admission.admit(0, prepared.prompt_ids, params, prepared.sampler, None, prepared.processors)
-    return prepared
+    num_opened = len(prepared.opening.token_ids)
+    _require_opening(llm, job, prepared)
+    if cap is not None and (prepared.params.max_tokens is None or prepared.params.max_tokens > cap + num_opened):
+        prepared = prepared._replace(params=replace(prepared.params, max_tokens=cap + num_opened))
+    params, opening = samples.params_of_samples(prepared.params)[0], prepared.opening
+    llm.engine.admission.admit(0, prepared.prompt_ids, params, prepared.sampler, None, prepared.processors, opening=opening)
+    return traced_from(prepared, job.opening.traced_from)
+
+
+def _require_opening(llm: LLM, job: Job, prepared: PromptJob) -> None:
+    """Refusal (400), with the field's name, for an opening of ids that the model does not have, or of too many."""
+    ids, limit, name = prepared.opening.token_ids, prepared.params.max_tokens, job.opening.field
+    try:
+        llm.engine.admission.require_ids("token id", ids)
+    except UsageError as error:
+        raise invalid(name, f"{name}: {error.line}") from None
+    if limit is not None and len(ids) > limit:
+        raise invalid(name, f"{name} has {counted(len(ids), 'token')}, and max_tokens, which counts them, is {limit}")
 
 
 def _encoded(llm: LLM, job: Job) -> PromptJob:
@@ -202,6 +225,8 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
     if job.messages:
         settings |= job.reasoning.settings(llm.chat_template)
     settings |= job.settings
+    if job.opening.given:
+        settings["opening"] = _opening_of(llm, job.opening)
     if job.messages:
         told = told_of_tools(llm.chat_template, job)
         messages = fitted_to(llm, told.messages)
@@ -216,6 +241,33 @@ def _encoded(llm: LLM, job: Job) -> PromptJob:
         settings["stop_ids"] = (*settings.get("stop_ids", ()), *infill.stop_ids)
         return llm.jobs([infill.token_ids], None, settings)[0]  # type: ignore[arg-type]
     return llm.jobs([job.prompt], None, settings)[0]  # type: ignore[arg-type]
+
+
+def option_jobs(llm: LLM, job: Job, options: Sequence[str], field: str) -> list[tuple[int, PromptJob]]:
+    """What scores each option after a job's prompt and the tokens that its answer opens with, and how many tokens these are.
+
+    Takes its time: call it in a thread. Refusal (400) for an option without tokens; `field` names the options.
+    """
+    prepared = prepare(llm, job)
+    before, params = [*prepared.prompt_ids, *prepared.opening.token_ids], prepared.params
+    each = [_opening_of(llm, JobOpening(option, f"{field}.{number}")) for number, option in enumerate(options)]
+    if empty := [number for number, ids in enumerate(each) if not ids]:
+        raise invalid(f"{field}.{empty[0]}", f"{field}.{empty[0]} has no tokens; leave it out")
+    pairs = [OptionIds(before, list(ids)) for ids in each]
+    own: dict[str, Any] = {name: getattr(params, name) for name in ("cache_salt", "lora_name", "priority", "timeout")}
+    jobs = [PromptJob(pair.prompt_ids + pair.option_ids, replace(pair.params, **own), None) for pair in pairs]
+    for one in jobs:
+        llm.engine.admission.admit(0, one.prompt_ids, one.params, None, None, ())
+    return [(len(before), one) for one in jobs]
+
+
+def _opening_of(llm: LLM, opening: JobOpening) -> Sequence[int]:
+    """The ids; those of a text are what it has where it continues another one."""
+    if not isinstance(opening.given, str):
+        return opening.given
+    if llm.tokenizer is None:
+        raise invalid(opening.field, f"{opening.field} is a text, and the model has no tokenizer; give token ids")
+    return continuation_ids(opening.given, llm.tokenizer, llm.plan.max_context)
 
 
 def prompt_size(llm: LLM, job: Job) -> int:

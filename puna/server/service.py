@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,13 +19,15 @@ from puna.llm import LLM
 from puna.pooling import Floats
 from puna.request import MAX_SALT_CHARACTERS
 from puna.rerank import Ranked
+from puna.sampling import Watcher
+from puna.score import OptionScore
 from puna.server.body import read_json
 from puna.server.guard import TENANT
 from puna.server.job import Job
 from puna.server.models import Models
 from puna.server.refusals import Refusal, invalid, logged_refusal
 from puna.server.replies import AnswerSource, AnswerWriter, ErrorBody, Reply, ReplyShape, StreamReply, WholeReply, headers_of
-from puna.server.running_job import RunningJob, prepare, prompt_size
+from puna.server.running_job import RunningJob, option_jobs, prepare, prompt_size
 from puna.server.settings import ServerSettings
 from puna.server.stored_responses import StoredResponses
 
@@ -54,8 +57,11 @@ class Service:
     async def read_json(self, request: Request) -> dict[str, Any]:
         return await read_json(request, self.settings)
 
-    async def begin(self, job: Job) -> RunningJob:
-        """Start a job: its model is loaded, its prompt checked and encoded. Raises what is wrong before anything is sent."""
+    async def begin(self, job: Job, watch: Callable[[LLM], Watcher] | None = None) -> RunningJob:
+        """Start a job: its model is loaded, its prompt checked and encoded. Raises what is wrong before anything is sent.
+
+        `watch` makes what hears of each step of the only sample.
+        """
         self._require_open()
         model = self.models.named(job.model)
         model.num_users += 1
@@ -63,8 +69,10 @@ class Service:
         try:
             llm = await self.models.ready(model)
             self._require_room(llm.plan.max_sequences)
+            started = time.perf_counter()
             prepared = await asyncio.to_thread(prepare, llm, _of_tenant(job), self.settings.max_tokens)
-            run = RunningJob(llm, job, prepared, self.settings.progress_s)
+            watcher, took_s = None if watch is None else watch(llm), time.perf_counter() - started
+            run = RunningJob(llm, job, prepared, self.settings.progress_s, watcher, took_s)
         except BaseException:
             self.models.release(model)
             raise
@@ -99,6 +107,15 @@ class Service:
         """The best documents first."""
         async with self._admitted(model) as llm:
             return await AsyncLLM.from_llm(llm).rerank(query, documents, top_n=top_n)
+
+    async def score(self, job: Job, options: Sequence[str], field: str = "options") -> list[OptionScore]:
+        """How likely each option is after a job's prompt and the tokens that its answer opens with. `field` names the options."""
+        async with self._admitted(job.model) as llm:
+            pairs = await asyncio.to_thread(option_jobs, llm, _of_tenant(job), options, field)
+            first, rest = [job for _, job in pairs[:1]], [job for _, job in pairs[1:]]  # the first computes the prompt for all
+            model = AsyncLLM.from_llm(llm)
+            completions = [*await model.run_jobs(lambda: first), *(await model.run_jobs(lambda: rest) if rest else ())]
+            return [OptionScore.of(one, num_before) for one, (num_before, _) in zip(completions, pairs, strict=True)]
 
     @contextlib.asynccontextmanager
     async def _admitted(self, name: str) -> AsyncIterator[LLM]:

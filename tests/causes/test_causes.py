@@ -12,6 +12,8 @@ import pytest
 from puna.causes import CAUSES, SURE, find, search
 from puna.causes.base import Explanation
 from puna.causes.reading import read
+from puna.explain.topics import TOPICS
+from puna.machine.why import CONCEPTS
 from tests.causes.corpus import texts
 
 TEXTS, RECENT, VARIANTS, UNRELATED = texts("texts"), texts("recent"), texts("variants"), texts("unrelated")
@@ -74,6 +76,10 @@ def test_a_wording_is_found_round_its_anchor_where_it_is_found_in_the_whole_text
 def test_no_cause_tells_people_to_install_puna_from_an_index(cause: Any) -> None:
     told = cause.explain({})
     assert not re.search(r"pip install '?puna", " ".join((told.cause, told.instead, *told.cure)))
+
+
+def test_each_concept_is_a_topic_that_puna_explains() -> None:
+    assert {cause.concept for cause in CAUSES} - {""} <= set(TOPICS) and set(CONCEPTS.values()) - {""} <= set(TOPICS)
 
 
 def test_there_are_sixty_causes_with_names_of_their_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -47,6 +48,19 @@ def test_a_person_sees_each_stage_and_the_draw(model: str, puna: Puna) -> None:
     ):  # fmt: skip
         assert part in done.out, part
     assert trace["prompt"]["given"] == "the big" and len(trace["steps"][0]["stages"][0]["top"]) == 3
+
+
+def test_a_page_is_written_whole_and_the_terminal_is_told_where(model: str, puna: Puna, tmp_path: Path) -> None:
+    page = tmp_path / "trace.html"
+    page.write_text("an older page")
+    done = puna("trace", model, "the big", "--html", str(page), *DRAWN, *ON_REFERENCE)
+    assert done.code == 0 and done.out == "" and f"wrote {page}, " in done.err
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>") and text.endswith("</html>\n") and '"given":"the big"' in text
+    both = puna("trace", model, "the big", "--html", str(page), "--json", *DRAWN, *ON_REFERENCE)
+    assert json.loads(both.out)["prompt"]["given"] == "the big"
+    nowhere = puna("trace", model, "the big", "--html", str(tmp_path / "no" / "x.html"), *DRAWN, *ON_REFERENCE)
+    assert nowhere.code == 2 and "there is no folder" in nowhere.err
 
 
 def test_every_line_fits_and_no_text_of_a_model_controls_the_terminal(model: str) -> None:

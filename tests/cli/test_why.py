@@ -106,9 +106,16 @@ def test_json_is_one_line_with_the_numbers(puna: Puna) -> None:
     done = puna("why", "-", "--json", stdin="Loading a checkpoint for MP=2 but world size is 1\n")
     report = json.loads(done.out)
     assert done.code == 0 and done.out.count("\n") == 1 and report["known"] is True
-    assert report["diagnosis"]["numbers"] == {"shards": "2", "world": "1"}
+    assert report["diagnosis"]["numbers"] == {"shards": "2", "world": "1"} and report["diagnosis"]["concept"] == ""
     unknown = puna("why", "-", "--json", stdin="Roses\n")
     assert unknown.code == 1 and json.loads(unknown.out) == {"known": False, "diagnosis": None, "guess": None, "guessed_by": None}
+
+
+def test_a_cause_that_is_a_concept_names_its_tour(puna: Puna) -> None:
+    text = "ValueError: No available memory for the cache blocks.\n"
+    assert "How it works\n  puna explain kv-cache\n" in puna("why", "-", stdin=text).out
+    assert json.loads(puna("why", "-", "--json", stdin=text).out)["diagnosis"]["concept"] == "kv-cache"
+    assert "puna explain" not in puna("why", "-", stdin=NCCL).out
 
 
 def test_what_would_drive_the_terminal_is_escaped(puna: Puna) -> None:

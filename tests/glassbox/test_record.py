@@ -66,6 +66,8 @@ def test_guesses_of_tokens_change_nothing() -> None:
     with make_llm(speculation="ngram") as guessing, make_llm() as plain:
         trace = guessing.trace("abababababab", params, top=5)
         check_equal(trace, plain.generate("abababababab", params, logprobs=5))
+        kept = [step.kv_bytes or 0 for step in plain.trace("abababababab", params, top=1).steps]
+    assert [step.kv_bytes for step in trace.steps] == kept == sorted(set(kept))
     assert sum(one.num_drafts for step in trace.steps for one in step.computed) > 0
 
 

@@ -65,6 +65,23 @@ def test_the_story_gets_its_matrix_and_what_cannot_help() -> None:
     assert "--weights int8" in diagnosis.instead
 
 
+@pytest.mark.parametrize(
+    ("text", "concept"),
+    [
+        (OUT_OF_MEMORY, "quantisation"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "attention"),  # scores of 32 heads for 4096 x 4096 tokens
+        ("CUDA out of memory. Tried to allocate 56.00 GiB (GPU 0; 11.69 GiB total capacity)", "attention"),
+        ("CUDA out of memory.", "quantisation"),
+        ("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory\nllama_kv_cache: failed", "kv-cache"),
+        (KILLED, "quantisation"),
+        ("RuntimeError: Found no NVIDIA driver on your system.", ""),
+    ],
+)
+def test_the_concept_is_that_of_what_the_memory_was_for(text: str, concept: str) -> None:
+    diagnosis = why(text, FakeHost())
+    assert diagnosis is not None and diagnosis.concept == concept, diagnosis
+
+
 def test_settings_that_fit_are_asked_for_with_the_model_and_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, str, int]] = []
 

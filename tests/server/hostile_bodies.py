@@ -36,6 +36,8 @@ NEEDED: Mapping[str, dict[str, Any]] = {
     "InfillFields": {"input_prefix": "a", "input_suffix": "b"},
     "DetokenizeFields": {"tokens": [97]},
     "TemplateFields": {"messages": HELLO},
+    "TraceFields": {"messages": HELLO, "token_ids": [97], "last": 1},
+    "RankFields": {"messages": HELLO, "options": ["a"]},
     "ControlFields": {"id": "chatcmpl-0", "action": "reasoning_end"},
 }
 
@@ -129,6 +131,10 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"json_schema": "{"},
     {"regex": "a", "choice": ["a"]},
     {"lora_name": "nobody"},
+    {"opening": [10**9]},
+    {"opening": [-1], "max_tokens": 4},
+    {"opening": [97] * 10_000},
+    {"opening": "a" * 100_000},
     {"cache_salt": "a" * 10_000},
     {"thinking_budget": -3},
     {"min_tokens": -1},

@@ -139,7 +139,9 @@ def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
     markup = (FOLDER / "index.html").read_text("utf-8")
     named = set(re.findall(r"\bt\(\"(\w+)\"", text)) | set(re.findall(r'data-(?:text|label|placeholder)="(\w+)"', markup))
     assert named <= english
-    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(re.findall(r"(?:tab|theme|model|effort)_\w+", " ".join(english)))
+    quoted = set(re.findall(r"[\"`](\w+)[\"`]", text)) | set(
+        re.findall(r"(?:tab|theme|model|effort|state)_\w+", " ".join(english))
+    )
     assert {name.removesuffix("_one").removesuffix("Hint") for name in english - named} <= quoted | {"nameOfLanguage"}
 
 

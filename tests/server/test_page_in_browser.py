@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +15,14 @@ from typing import Any
 
 import pytest
 
+from puna.causes import CAUSES
+from puna.errors import DeviceError
 from puna.llm import LLM
+from puna.machine.finding import Finding, Remedy
+from puna.server import diagnoses
 from puna.server.models import ServedModel
 from puna.server.settings import ServerSettings
+from tests.browser import ATTACKS, AXE, CHROMIUM
 from tests.models import random_tensors, tiny_config, write_gguf
 from tests.server.pdfs import document, flate, line, stream, with_streams
 from tests.server.scripted import last_question, scripted_model
@@ -26,7 +30,6 @@ from tests.server.serving import SETTINGS, TEMPLATE, RunningServer, serving
 from tests.server.test_page_documents import PROBLEMS, docx
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (on Debian: sudo apt install chromium)"),
@@ -38,53 +41,8 @@ DONE = "#send:not([hidden])"
 ANSWERS = "#thread .assistant"
 NO_MODEL = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
 LONG = "one " * 400
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / ".venv-browser" / "package" / "axe.min.js"  # `make browser` fetches it
 THINKING = TEMPLATE + "{# <think> </think> #}"
 WIDTHS = (320, 390, 820, 1280)
-
-ATTACKS = [
-    "<script>window.hit=1</script>",
-    "<img src=x onerror=window.hit=1>",
-    "<svg onload=window.hit=1>",
-    "<svg><script>window.hit=1</script></svg>",
-    "<iframe src=javascript:window.hit=1></iframe>",
-    "<iframe srcdoc='<script>parent.hit=1</script>'></iframe>",
-    "<body onload=window.hit=1>",
-    "<details open ontoggle=window.hit=1>x</details>",
-    "<input autofocus onfocus=window.hit=1>",
-    "<video><source onerror=window.hit=1></video>",
-    "<math><mtext><script>window.hit=1</script></mtext></math>",
-    "<style>@import '/page/none.css'</style>",
-    "<link rel=stylesheet href=/page/none.css>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content=0;url=//evil.example>",
-    "<object data=javascript:window.hit=1></object>",
-    "<embed src=javascript:window.hit=1>",
-    "<form action=//evil.example><button>x</button></form>",
-    "<a href=javascript:window.hit=1>x</a>",
-    "[x](javascript:window.hit=1)",
-    "[x](JaVaScRiPt:window.hit=1)",
-    "[x](\tjavascript:window.hit=1)",
-    "[x](data:text/html,<script>window.hit=1</script>)",
-    "[x](vbscript:x)",
-    "[x](//evil.example)",
-    "![x](http://evil.example/x.png)",
-    "![x](x onerror=window.hit=1)",
-    "<javascript:window.hit=1>",
-    "`<script>window.hit=1</script>`",
-    "```html\n<script>window.hit=1</script>\n```",
-    '```"><script>window.hit=1</script>\nx\n```',
-    "| <img src=x onerror=window.hit=1> | b |\n|--|--|\n| <script>window.hit=1</script> | c |",
-    "> <script>window.hit=1</script>",
-    "# <img src=x onerror=window.hit=1>",
-    "1. <script>window.hit=1</script>",
-    "**<img src=x onerror=window.hit=1>**",
-    "$<script>window.hit=1</script>$",
-    "$$\\href{javascript:window.hit=1}{x}$$",
-    '"><script>window.hit=1</script>',
-    "{{constructor.constructor('window.hit=1')()}}",
-]
 
 
 def answer(prompt: str) -> str:
@@ -426,8 +384,10 @@ def test_no_width_scrolls_sideways(browser: Any, served: RunningServer, width: i
     page, seen = opened(browser, served, viewport={"width": width, "height": 700})
     ask(page, "$" + "a+b+" * 40 + "c$ $$" + "\\frac{a}{b} + " * 40 + "c$$")
     ask(page, "echo " + "w" * 300 + "\n\n```\n" + "c" * 300 + "\n```\n\n|a|b|\n|-|-|\n|" + "t" * 200 + "|b|")
-    for button in ("#open-settings", "#open-inspector"):
+    for button in ("#open-settings", "#open-inspector", "#open-machine"):
         page.click(button)
+        if button == "#open-machine":
+            fill_machine(page)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         page.keyboard.press("Escape")
     assert page.evaluate("document.querySelector('#scroll').scrollWidth - document.querySelector('#scroll').clientWidth") <= 0
@@ -513,6 +473,101 @@ def test_what_a_model_writes_is_text(browser: Any) -> None:
             shown = page.locator(f"{ANSWERS} .body").inner_text()
             assert letters(shown) in letters(attack) or "window.hit" not in attack
         seen.check()
+
+
+FOUND = [
+    Finding("disk.cache", "ok", "/home/ann/.cache/puna: 611 GiB free"),
+    Finding("memory.free", "warning", "1 GiB free", "little fits", Remedy("r", "Close programs:", (f"ps {'-x ' * 60}",), True)),
+    Finding("nvidia.module", "error", "<img src=x onerror=window.hit=1>", "models run on the CPU"),
+]
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the doctor finds, so that no test looks at this machine."""
+    monkeypatch.setattr(diagnoses, "examine", lambda patient, probes: FOUND)
+
+
+def fill_machine(page: Any) -> None:
+    """Both halves of the panel of errors and of this machine."""
+    page.fill("#why-text", "ValueError: No available memory for the cache blocks. " + "w" * 300)
+    page.click("#why-ask")
+    expect(page.locator("#why-result")).to_contain_text("puna explain kv-cache")
+    page.click("#doctor-look")
+    expect(page.locator("#doctor-result .finding")).to_have_count(3)
+    page.locator("#doctor-result summary").click()
+
+
+def test_the_doctor_looks_on_demand_and_says_what_is_wrong_first(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.click("#open-machine")
+    expect(page.locator(".finding")).to_have_count(0)
+    page.click("#doctor-look")
+    expect(page.locator("#doctor-result > .finding strong")).to_have_text(["Error", "Warning"])
+    expect(page.locator("#doctor-result details")).to_contain_text("1 check is fine")
+    warning = page.locator(".finding.warning")
+    for words in ("little fits", "Close programs:", "ps -x", "Restart the machine"):
+        expect(warning).to_contain_text(words)
+    expect(page.locator(".finding.ok")).to_contain_text("/home/ann")  # it is the person at the machine who asks
+    expect(page.locator("#doctor-look")).to_be_focused()
+    assert page.evaluate("window.hit") is None
+    seen.check()
+
+
+def test_a_pasted_error_is_explained_and_an_unknown_one_says_so(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.click("#open-machine")
+    page.fill("#why-text", "RuntimeError: Distributed package doesn't have NCCL built in")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    result = page.locator("#why-result")
+    for words in ("nccl-not-built-in", "doesn't have NCCL built in", "What to do", "With puna"):
+        expect(result).to_contain_text(words)
+    expect(result).not_to_contain_text("How it works")
+    for attack in ATTACKS:
+        page.fill("#why-text", f"FrobError: {attack}; use --frob-size 3")
+        page.click("#why-ask")
+        expect(result.locator("blockquote")).to_contain_text("FrobError")
+        assert page.evaluate("window.hit") is None
+        assert (
+            result.locator("script, img, iframe, svg, a, form, style, link, base, meta, object, embed, video, input").count() == 0
+        )
+    expect(result).to_contain_text(f"none of its {len(CAUSES)} causes")
+    seen.check()
+
+
+def test_a_failed_answer_offers_its_cause(browser: Any) -> None:
+    def fail(call: int) -> None:
+        raise DeviceError("cuda:0 failed in a step: CUDA error: device-side assert triggered at /home/ann/x.cu")
+
+    failing = model()
+    assert failing.llm is not None
+    failing.llm.backend.fail = fail  # type: ignore[attr-defined]
+    with serving(failing) as server:
+        page, seen = opened(browser, server)
+        ask(page, "hello")
+        expect(page.locator(".note.problem")).to_contain_text("its log has the error under req_")
+        page.get_by_role("button", name="Why?").click()
+        result = page.locator("#why-result")
+        for words in ("device-side-assert", "What to do", "puna explain tokenizer"):
+            expect(result).to_contain_text(words)
+        expect(page.locator("#why-text")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.locator("#machine")).to_be_hidden()
+        seen.check()
+
+
+def test_a_client_with_a_key_sees_no_path_of_the_machine(browser: Any) -> None:
+    with serving(model(), settings=ServerSettings(port=0, api_keys=("secret",))) as server:
+        page = browser.new_context(locale="en-US").new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.fill("#key", "secret")
+        page.keyboard.press("Enter")
+        page.click("#open-machine")
+        page.click("#doctor-look")
+        expect(page.locator("#doctor-result")).to_contain_text("paths and the network are not shown")
+        page.locator("#doctor-result summary").click()
+        expect(page.locator(".finding.ok")).to_contain_text("[path]: 611 GiB free")
 
 
 def forbidden_in(page: Any) -> Any:
@@ -752,8 +807,10 @@ def test_axe_finds_nothing(browser: Any, served: RunningServer, width: int, sche
     ask(page, "echo $x$ and\n\n\\[" + "\\frac{a}{b} + " * 20 + "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}\\]")
     page.locator("details.file summary").click()
     check("a file and formulas")
-    for name in ("settings", "inspector"):
+    for name in ("settings", "inspector", "machine"):
         page.click(f"#open-{name}")
+        if name == "machine":
+            fill_machine(page)
         check(name)
         page.click(f"#close-{name}")
     if width < 820:

@@ -94,7 +94,7 @@ export class Answer {
 }
 
 const NOTES = { stopped: "noteStopped", broken: "noteBroken", left: "noteLeft", length: "noteLength", full: "noteFull" };
-const NOTE_BUTTONS = { resume: "continueAnswer", regenerate: "tryAgain", create: "newChat" };
+const NOTE_BUTTONS = { resume: "continueAnswer", regenerate: "tryAgain", create: "newChat", why: "why" };
 const LOOPS_TILL = ["length", "full", "stopped"]; // a loop has no other end
 const TOO_LONG = "context_length_exceeded";
 
@@ -109,7 +109,8 @@ function noteOf(node) {
 function buttonsOf(node, isLast) {
   if (node.finish === "full" || node.code === TOO_LONG) return ["create"];
   const canResume = isLast && node.content && ["length", "stopped", "broken", "left"].includes(node.finish);
-  return [...(canResume ? ["resume"] : []), ...(node.finish === "length" ? [] : ["regenerate"])];
+  const canExplain = node.finish === "error" && node.problem;
+  return [...(canResume ? ["resume"] : []), ...(node.finish === "length" ? [] : ["regenerate"]), ...(canExplain ? ["why"] : [])];
 }
 
 const readingOf = ({ processed, total, cache }) => t(cache ? "readingCached" : "reading", { processed, total, cache });

@@ -24,6 +24,16 @@ export async function listModels() {
   return (await call("page/models")).json();
 }
 
+/** What the doctor finds on the server's machine: `findings`, `age_s`, `hides_paths` (`diagnoses.py`). It takes some seconds. */
+export async function findingsOfMachine() {
+  return (await call("page/doctor")).json();
+}
+
+/** The cause of an error text, as `puna why --json` has it: `known`, `diagnosis`. */
+export async function explainError(text) {
+  return (await call("page/why", posted({ text }))).json();
+}
+
 export async function isAlive() {
   try {
     return (await fetch("health", { cache: "no-store" })).ok;

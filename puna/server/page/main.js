@@ -11,8 +11,9 @@ import { openHistory } from "./history.js";
 import { Inspector } from "./inspector.js";
 import { askForKey } from "./key_dialog.js";
 import { t, translatePage, useLanguage } from "./languages.js";
+import { MachinePanel } from "./machine.js";
 import { ModelPicker } from "./models.js";
-import { closeOpen, showSidebar, wirePanels } from "./panels.js";
+import { closeOpen, openPanel, showSidebar, wirePanels } from "./panels.js";
 import { showSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Thread } from "./thread.js";
@@ -22,6 +23,7 @@ const history = await openHistory();
 
 const models = new ModelPicker({ chosen: modelChosen, opened: () => loadModels() });
 const inspector = new Inspector(byId("inspector-body"));
+const machine = new MachinePanel(byId("machine-body"), { lost: () => connection.lost(), refused: () => loadModels() });
 const thread = new Thread(byId("thread"), byId("scroll"), {
   edit: (node, text) => chat.edit(node, text),
   regenerate: (node) => chat.regenerate(node),
@@ -29,6 +31,7 @@ const thread = new Thread(byId("thread"), byId("scroll"), {
   hurry: (node) => chat.hurry(node),
   create: () => startChat(),
   choose: (node) => chat.choose(node),
+  why: (node) => explain(node.problem),
 }, () => chat.isBusy);
 const chat = new Chat(history, { thread, inspector }, models, {
   changed: showAll,
@@ -121,6 +124,7 @@ function changeLanguage(name) {
 function translateAll() {
   translatePage();
   models.translate();
+  machine.show();
   showSuggestions();
   showAll();
   sidebar.refresh();
@@ -129,6 +133,11 @@ function translateAll() {
 function showSuggestions() {
   const texts = ["suggestion1", "suggestion2", "suggestion3"].map((name) => t(name));
   byId("suggestions").replaceChildren(...texts.map((text) => textButton(text, () => composer.fill(text))));
+}
+
+function explain(problem) {
+  openPanel("machine");
+  machine.explain(problem);
 }
 
 function tell(text) {
@@ -173,7 +182,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || byId("key-dialog").open) return;
   if (!models.close() && !closeOpen()) chat.stop();
 });
-wirePanels({ settings: fillSettings, inspector: () => inspector.show() });
+wirePanels({ settings: fillSettings, inspector: () => inspector.show(), machine: () => machine.show() });
 translateAll();
 if (location.hash) await openChat(location.hash.slice(1));
 composer.focus();

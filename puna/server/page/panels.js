@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 
-const PANELS = ["settings", "inspector"]; // one is open at a time
+const PANELS = ["settings", "inspector", "machine"]; // one is open at a time
 
 /** Wires the buttons. `shows`: what fills each panel when it opens. */
 export function wirePanels(shows) {
@@ -16,9 +16,7 @@ export function wirePanels(shows) {
 }
 
 function open(name, shows) {
-  PANELS.filter((other) => other !== name).forEach(hide);
-  byId(name).hidden = false;
-  byId(`open-${name}`).setAttribute("aria-expanded", "true");
+  openPanel(name);
   shows[name]();
   byId(`close-${name}`).focus();
 }
@@ -31,6 +29,13 @@ function close(name) {
 function hide(name) {
   byId(name).hidden = true;
   byId(`open-${name}`).setAttribute("aria-expanded", "false");
+}
+
+/** Shows a panel without its button. The focus goes to where the caller puts it. */
+export function openPanel(name) {
+  PANELS.filter((other) => other !== name).forEach(hide);
+  byId(name).hidden = false;
+  byId(`open-${name}`).setAttribute("aria-expanded", "true");
 }
 
 /** Closes what is open; false if nothing was. */

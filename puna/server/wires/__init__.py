@@ -9,6 +9,7 @@ from puna.server.wires import (
     anthropic_events,
     anthropic_models,
     chat_control,
+    glassbox,
     llama_server,
     ollama_generate,
     ollama_models,
@@ -38,7 +39,9 @@ ANTHROPIC = Wire(
     anthropic_models.HEADER,
 )
 
-WIRES = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER)
+GLASSBOX = Wire("glassbox", glassbox.ROUTES, error_body)
+
+WIRES = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER, GLASSBOX)
 
 
 def wire_of(path: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Wire:

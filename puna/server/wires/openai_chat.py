@@ -14,14 +14,14 @@ from puna.server.conversation import as_conversation
 from puna.server.events import CallPiece, Ended, Piece, Progress
 from puna.server.fields import Fields
 from puna.server.ids import new_id
-from puna.server.job import Job
+from puna.server.job import Job, JobOpening
 from puna.server.reasoning import Effort, ReasoningWish, hears
 from puna.server.refusals import invalid
 from puna.server.replies import sse
 from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, end_of_sample, error_body, logprob_entry, usage_body
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, TokenIds, biases, error_body, logprob_entry, usage_body
 from puna.server.wires.openai_tools import ToolFields, checked_choice
 
 FINISH = {"timeout": "length", "abort": "length"}  # OpenAI has no words for these; "stop" would say that the answer is whole
@@ -56,6 +56,7 @@ class ChatCompletionFields(ToolFields):
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
     return_token_ids: bool = False  # vLLM's; streams only
+    opening: str | list[int] = ""  # the answer begins with this text, or these ids; they count as generated
     return_progress: bool = False  # llama-server's; streams only: tell often how far the prompt is
 
     def job(self) -> Job:
@@ -72,6 +73,7 @@ class ChatCompletionFields(ToolFields):
             tool_choice=checked_choice(self.tool_choice, tools),
             has_parallel_calls=self.parallel_tool_calls,
             reasoning=ReasoningWish(effort=self.reasoning_effort),
+            opening=JobOpening(self.opening),
             shows_progress=self.return_progress,
         )
 
@@ -111,14 +113,14 @@ class ChatWriter:
     def __init__(self, run: RunningJob, model: str, fields: ChatCompletionFields) -> None:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
-        self._has_logprobs, self._has_ids = fields.logprobs, fields.return_token_ids
+        self._has_logprobs = fields.logprobs
+        self._ids = TokenIds(run, fields.return_token_ids)
         run.id = new_id("chatcmpl-")
         self._head = {"id": run.id, "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        of_prompt: dict[str, Any] = {"prompt_token_ids": self._run.prompt_ids} if self._has_ids else {}
         for index in range(self._num):
-            yield self._chunk(index, {"role": "assistant", "content": ""}, **of_prompt)
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **self._ids.of_prompt())
         async for event in self._run.events():
             match event:
                 case Piece():
@@ -126,8 +128,8 @@ class ChatWriter:
                 case CallPiece():
                     yield self._chunk(event.index, {"tool_calls": [_call_delta(event)]})
                 case Ended():
-                    of_sample = end_of_sample(self._run, event) if self._has_ids else {}
-                    yield self._chunk(event.index, {}, FINISH.get(event.reason, event.reason), of_choice=of_sample)
+                    reason = FINISH.get(event.reason, event.reason)
+                    yield self._chunk(event.index, {}, reason, of_choice=self._ids.at_end(event))
                 case Progress():
                     yield self._chunk(
                         0, {}, prompt_progress={"total": event.total, "cache": event.cached, "processed": event.done}
@@ -162,8 +164,7 @@ class ChatWriter:
         if piece.reasoning and piece.text:
             delta["content"] = piece.text
         logprobs = {"content": list(map(logprob_entry, piece.logprobs))} if self._has_logprobs else None
-        ids = {"token_ids": list(piece.token_ids)} if self._has_ids else {}
-        return self._chunk(piece.index, delta, logprobs=logprobs, of_choice=ids)
+        return self._chunk(piece.index, delta, logprobs=logprobs, of_choice=self._ids.of_piece(piece))
 
     def _chunk(
         self,

@@ -17,14 +17,14 @@ from puna.request import TokenLogprob
 from puna.server.events import Ended, Piece, Usage
 from puna.server.fields import Fields
 from puna.server.ids import new_id
-from puna.server.job import Job
+from puna.server.job import Job, JobOpening
 from puna.server.refusals import invalid
 from puna.server.replies import sse
 from puna.server.running_job import RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
 from puna.server.wires.openai_chat import FINISH, StreamOptions
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, biases, end_of_sample, error_body, finite, usage_body
+from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, TokenIds, biases, error_body, finite, usage_body
 
 MAX_PROMPTS = 64
 
@@ -45,6 +45,7 @@ class TextCompletionFields(Fields):
     logit_bias: dict[str, float] = {}
     response_format: dict[str, Any] = {}
     return_token_ids: bool = False  # vLLM's; streams only
+    opening: str | list[int] = ""  # the answer begins with this text, or these ids; they count as generated
 
     def jobs(self) -> list[Job]:
         """One for each prompt. Refusal for what cannot be done."""
@@ -55,11 +56,8 @@ class TextCompletionFields(Fields):
             raise invalid("echo", "echo and suffix together are not possible; leave one out")
         if self.stream and "best_of" in self.settings:
             raise invalid("best_of", "best_of cannot be streamed: which samples are best is known at the end")
-        suffix = self.suffix or None
-        return [
-            Job("openai", self.model, prompt=prompt, settings=self._own(), defaults={"max_tokens": 16}, suffix=suffix)
-            for prompt in prompts
-        ]
+        own: dict[str, Any] = {"settings": self._own(), "opening": JobOpening(self.opening), "suffix": self.suffix or None}
+        return [Job("openai", self.model, prompt=prompt, defaults={"max_tokens": 16}, **own) for prompt in prompts]
 
     def prompts(self) -> Sequence[str | list[int]]:
         if isinstance(self.prompt, str):
@@ -108,7 +106,7 @@ class CompletionWriter:
         """The prompts one after the other, as OpenAI's own server writes them by index."""
         for number, run in enumerate(self._runs):
             if self._fields.return_token_ids:
-                yield self._chunk(number * self._num, "", prompt_token_ids=run.prompt_ids)
+                yield self._chunk(number * self._num, "", **TokenIds(run, True).of_prompt())
             async for index, chunk in self._chunks_of(run):
                 yield self._chunk(number * self._num + index, **chunk)
         if self._fields.stream_options.include_usage:
@@ -118,6 +116,7 @@ class CompletionWriter:
     async def _chunks_of(self, run: RunningJob) -> AsyncIterator[tuple[int, dict[str, Any]]]:
         """(sample, what its next chunk holds). An echo comes when the prompt is computed, with its log-probabilities."""
         unechoed = set(range(self._num)) if self._fields.echo else set()
+        ids = TokenIds(run, self._fields.return_token_ids)
         async for event in run.events():
             if isinstance(event, Piece | Ended) and event.index in unechoed:
                 unechoed.remove(event.index)
@@ -125,11 +124,9 @@ class CompletionWriter:
                 yield event.index, {"text": self._echoed(run), "logprobs": self._logprobs(entries, run)}
             if isinstance(event, Piece):
                 logprobs = self._logprobs(event.logprobs, run)
-                ids = {"token_ids": list(event.token_ids)} if self._fields.return_token_ids else {}
-                yield event.index, {"text": event.reasoning + event.text, "logprobs": logprobs, **ids}
+                yield event.index, {"text": event.reasoning + event.text, "logprobs": logprobs, **ids.of_piece(event)}
             elif isinstance(event, Ended):
-                of_sample = end_of_sample(run, event) if self._fields.return_token_ids else {}
-                yield event.index, {"text": "", "reason": FINISH.get(event.reason, event.reason), **of_sample}
+                yield event.index, {"text": "", "reason": FINISH.get(event.reason, event.reason), **ids.at_end(event)}
 
     async def whole(self) -> dict[str, Any]:
         await asyncio.gather(*(run.drained() for run in self._runs))

@@ -11,7 +11,7 @@ from typing import Any
 
 from puna.completion import Timing
 from puna.request import MAX_LOGIT_BIAS, Reasoning, TokenLogprob
-from puna.server.events import Ended, Usage
+from puna.server.events import Ended, Piece, Usage
 from puna.server.refusals import Refusal, invalid
 from puna.server.replies import ReplyShape, sse
 from puna.server.running_job import RunningJob
@@ -89,23 +89,49 @@ def _token(token_id: int, text: str, logprob: float, raw: bytes) -> dict[str, An
     return {"id": token_id, "token": text, "logprob": finite(logprob), "bytes": list(raw)}
 
 
-def end_of_sample(run: RunningJob, end: Ended) -> dict[str, Any]:
-    """What ended a sample, for a client that asks for token ids: vLLM's `stop_reason`; under "puna" what no other API has."""
-    handle = run.handle.samples[end.index]
-    request = handle.confirm()
-    thoughts = request.reasoning or Reasoning()
-    facts = {
-        "finish_reason": str(request.finish_reason),
-        "error": request.error,
-        "seed": request.params.seed if request.params.temperature > 0 else None,
-        "num_cached": request.num_cached,
-        "num_dropped": request.num_dropped,
-        "num_reasoning_tokens": thoughts.num_tokens,
-        "has_reasoning": thoughts.is_present,
-        "is_reasoning_cut": thoughts.is_cut,
-        "timing": asdict(Timing.of(handle, request)),
-    }
-    return {"stop_reason": end.stop_reason, "puna": facts}
+class TokenIds:
+    """What a stream tells a client that asks for token ids (`return_token_ids`), and nothing to any other.
+
+    vLLM's `prompt_token_ids`, `token_ids` and `stop_reason`; and what no other API has: "puna_start" with the first ids of a
+    sample, its seed and how many of its ids were given (a client may go away before the end comes), and "puna" at its end.
+    """
+
+    def __init__(self, run: RunningJob, is_on: bool) -> None:
+        self._run, self._is_on = run, is_on
+        self._begun: set[int] = set()  # samples whose first ids were told
+
+    def of_prompt(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self._run.prompt_ids} if self._is_on else {}
+
+    def of_piece(self, piece: Piece) -> dict[str, Any]:
+        if not self._is_on:
+            return {}
+        begun = {} if piece.index in self._begun else {"puna_start": self._first_facts(piece.index)}
+        self._begun.add(piece.index)
+        return {"token_ids": list(piece.token_ids), **begun}
+
+    def at_end(self, end: Ended) -> dict[str, Any]:
+        return {"stop_reason": end.stop_reason, "puna": self._facts(end.index)} if self._is_on else {}
+
+    def _first_facts(self, index: int) -> dict[str, Any]:
+        params = self._run.handle.samples[index].confirm().params
+        return {"seed": params.seed if params.temperature > 0 else None, "num_opened": self._run.num_opened}
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        handle = self._run.handle.samples[index]
+        request = handle.confirm()
+        thoughts = request.reasoning or Reasoning()
+        return {
+            "finish_reason": str(request.finish_reason),
+            "error": request.error,
+            **self._first_facts(index),
+            "num_cached": request.num_cached,
+            "num_dropped": request.num_dropped,
+            "num_reasoning_tokens": thoughts.num_tokens,
+            "has_reasoning": thoughts.is_present,
+            "is_reasoning_cut": thoughts.is_cut,
+            "timing": asdict(Timing.of(handle, request)),
+        }
 
 
 def biases(given: Mapping[str, float]) -> dict[int, float]:

@@ -1,0 +1,52 @@
+// Texts of tokens for the eye: characters without a picture of their own become marks, and bytes that are part of a character say so.
+
+// Control characters, marks that turn the direction of a text, and invisible ones; not the joiners, which emoji and scripts need.
+const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/u;
+const SIGNS = { "\n": "↵", "\t": "⇥", "\r": "␍", "\u0000": "␀", "\u001b": "␛", "\u007f": "␡" };
+
+/** Pieces of a text: `mark` if one stands for a character that cannot be seen; `breaks` after a line feed. */
+export function visible(text) {
+  const pieces = [];
+  for (const character of text) {
+    if (HIDDEN.test(character)) pieces.push({ text: signOf(character), mark: true, breaks: character === "\n" });
+    else if (pieces.length && !pieces.at(-1).mark) pieces.at(-1).text += character;
+    else pieces.push({ text: character, mark: false, breaks: false });
+  }
+  return pieces;
+}
+
+function signOf(character) {
+  return SIGNS[character] ?? `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+}
+
+/** The same for a label, on one line: spaces at its ends are marks too. */
+export function labelled(text) {
+  const [, before, inner, after] = /^( *)(.*?)( *)$/su.exec(text);
+  const spaces = (run) => (run ? [{ text: "␣".repeat(Math.min(run.length, 4)) + (run.length > 4 ? `×${run.length}` : ""), mark: true, breaks: false }] : []);
+  return [...spaces(before), ...visible(inner), ...spaces(after)];
+}
+
+/** A label as plain text, for a sentence. */
+export function quoted(text) {
+  return `“${labelled(text).map((piece) => piece.text).join("")}”`;
+}
+
+/** What each token of a row adds to the text: a character of several tokens comes with its last one; the others have `part`, their bytes. */
+export function spelledOut(tokens) {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  return tokens.map((token) => {
+    if (token.is_control) return { text: token.piece, control: true, part: "" };
+    if (!token.bytes) return { text: token.text || token.piece || `#${token.id}`, control: false, part: "" };
+    const text = decoder.decode(bytesOf(token.bytes), { stream: true });
+    return { text, control: false, part: text ? "" : pairs(token.bytes) };
+  });
+}
+
+export function bytesOf(hex) {
+  return Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+}
+
+/** Bytes as people write them: "f0 9f". */
+export function pairs(hex) {
+  return (hex.match(/../g) ?? []).join(" ");
+}

@@ -1,0 +1,80 @@
+// One step: what happened in a sentence, its numbers, its stages, and the draw.
+
+import { quoted } from "./characters.js";
+import { drawView } from "./draw_line.js";
+import { make } from "./elements.js";
+import { term } from "./explain.js";
+import { bits, bytes, count, decimal, ordinal, percent, seconds } from "./numbers.js";
+import { scaleOf, stageCards } from "./stages.js";
+import { surpriseBits } from "./surprise.js";
+import { t } from "./words.js";
+
+/** What happened, in sentences. */
+export function storyOf(step) {
+  if (step.logprob === null) return t("forced");
+  const sentences = [choiceOf(step)];
+  const left = step.stages.at(-1)?.num_candidates ?? 0;
+  if (step.stages.length > 1) sentences.push(t("filtersLeft", { count: left === 1 ? t("oneCandidate") : t("candidates", { count: count(left) }) }));
+  if (step.is_given) sentences.push(t("wasGiven"));
+  else if (step.draw) sentences.push(t("drawnLong", { number: decimal(step.draw.uniform, 4), token: nameOf(step.token) }));
+  else if (step.stages.length) sentences.push(t("greedyTook"));
+  return sentences.join(" ");
+}
+
+function choiceOf(step) {
+  const [likeliest] = step.stages[0]?.top ?? [];
+  const share = percent(Math.exp(step.logprob));
+  if (!likeliest) return t("gavePlain", { token: nameOf(step.token), share, rank: ordinal(step.rank) });
+  const values = { token: nameOf(step.token), share, count: count(step.stages[0].num_candidates) };
+  if (step.rank === 1) return t("gaveFirst", values);
+  return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(likeliest.text), firstShare: percent(likeliest.probability) });
+}
+
+export function nameOf(token) {
+  return quoted(token.is_control ? token.piece : token.text || token.piece);
+}
+
+/** The step as elements; `filters`: those of the trace. */
+export function stepView(step, filters) {
+  const scale = scaleOf(step.stages);
+  const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", step.stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
+  return [
+    make("p", { class: "story" }, storyOf(step)),
+    facts(step),
+    make("div", { class: "stages" }, stageCards(step, filters)),
+    hints.length ? make("p", { class: "hint" }, hints.join(" ")) : null,
+    drawView(step),
+  ].filter(Boolean);
+}
+
+// Label, word of the glossary, value; an own definition where the glossary has none.
+const FACTS = [
+  ["factProbability", "probability", (step) => step.logprob !== null && percent(Math.exp(step.logprob))],
+  ["factRank", "rank of a token", (step) => step.rank !== null && [count(step.rank), step.stages.length ? t("factOf", { count: count(step.stages[0].num_candidates) }) : ""]],
+  ["factSurprise", "surprise", (step) => step.logprob !== null && bits(surpriseBits(step.logprob))],
+  ["factEntropy", "entropy", (step) => step.stages.length > 0 && bits(step.stages[0].entropy_bits)],
+  ["factLogprob", "logprob", (step) => step.logprob !== null && decimal(step.logprob, 4)],
+  ["factMemory", "KV", (step) => step.kv_bytes !== null && bytes(step.kv_bytes)],
+  ["factModel", "explainModelTime", (step) => step.model_s !== null && [seconds(step.model_s), computed(step)]],
+  ["factSampling", "explainSamplingTime", (step) => step.sampling_s !== null && seconds(step.sampling_s)],
+  ["factId", "explainId", (step) => count(step.token.id)],
+];
+
+function facts(step) {
+  const rows = FACTS.map(([label, word, value]) => [label, word, value(step)]).filter(([, , value]) => value !== false);
+  return make("dl", { class: "facts" }, rows.map(([label, word, value]) => make("div", {}, make("dt", {}, explained(label, word)), make("dd", {}, figures(value)))));
+}
+
+function explained(label, word) {
+  return word.startsWith("explain") ? term(t(label), t(label), t(word)) : term(word, t(label));
+}
+
+function figures(value) {
+  const [main, small] = [value].flat();
+  return [main, small ? make("small", {}, ` ${small}`) : null];
+}
+
+function computed(step) {
+  const number = step.computed.reduce((sum, one) => sum + one.last - one.first, 0);
+  return t("computedRange", { count: number === 1 ? t("oneToken") : t("tokens", { count: count(number) }) });
+}
