@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from puna.backends.reference import ForwardPass, StreamedWeights, matvec, qk_norm, rms_norm, rope
+from puna.backends.reference import ForwardPass, StreamedWeights, attend, matvec, qk_norm, rms_norm, rope
 from puna.formats.base import Checkpoint
 from puna.glassbox.layers import PAGE_SIZE, TracedText, num_pages, require_memory
 from puna.model.rotary import RotaryTables
@@ -79,6 +79,12 @@ class InnerView:
     def values(self, layer: int, row: int) -> Floats:
         """The values of what a position sees.  # (kv_heads, positions, head_dim)"""
         return self._seen(self._kv[1, layer], layer, row)
+
+    def attended(self, layer: int, row: int, hear: Callable[[Floats], object] = lambda weights: None) -> Floats:
+        """What the heads make of the values. `hear` is told their weights.  # (heads, head_dim)"""
+        spec = self.model.layers[layer].attention
+        q, keys, values = self.query(layer, row), self.keys(layer, row), self.values(layer, row)
+        return attend(q, keys, values, spec.scale, spec.softcap, hear)
 
     def _seen(self, pages: Floats, layer: int, row: int) -> Floats:
         flat = pages.transpose(1, 0, 2, 3).reshape(self.model.num_kv_heads, -1, self.model.head_dim)

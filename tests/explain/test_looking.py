@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from puna.backends.reference import attention_weights
 from puna.explain.looking import InnerView
 from puna.formats import open_checkpoint
 from tests.explain.live_models import tiny_file
@@ -18,13 +17,13 @@ KINDS = ["qwen3", "mistral", "gemma2", "olmo2"]
 
 
 def require_consistent(view: InnerView) -> None:
-    for layer, spec in enumerate(view.model.layers):
+    for layer in range(view.model.num_layers):
         for row in range(len(view.ids)):
-            q, keys = view.query(layer, row), view.keys(layer, row)
-            made = attention_weights(q, keys, spec.attention.scale, spec.attention.softcap)
-            np.testing.assert_allclose(made, view.weights(layer, row), atol=1e-6)
+            heard: list[np.ndarray] = []
+            mixed = view.attended(layer, row, heard.append)
+            np.testing.assert_allclose(heard[0], view.weights(layer, row), atol=1e-6)
             np.testing.assert_allclose(view.weights(layer, row).sum(axis=1), 1, atol=1e-5)
-            assert view.values(layer, row).shape == keys.shape
+            assert mixed.shape == (view.model.num_heads, view.model.head_dim)
 
 
 def test_of_a_plain_model(tmp_path: Path) -> None:

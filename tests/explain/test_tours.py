@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -165,13 +166,14 @@ def test_attention(default: LiveModel) -> None:
 
 
 def test_attention_mixes_the_values(default: LiveModel) -> None:
-    """With the numbers of the last layer's input, by the definition."""
-    view = default.inner_view(default.ids("The cat sat on the mat because it"))
-    parts = list(parts_of("attention", default, "en"))
-    rows = blocks(parts, 4, TextTable)[0].rows
-    heaviest = float(rows[0][0])
-    assert heaviest == pytest.approx(max(share or 0.0 for share in blocks(parts, 3, HeatMap)[0].shares[-1]), abs=6e-4)
-    assert len(rows) == 4 and len(view.ids) == 8
+    """The last row of the table is the sum of all values, each times its weight, worked out here."""
+    view, parts = default.inner_view(default.ids("The cat sat on the mat because it")), list(parts_of("attention", default, "en"))
+    *heaviest, total = blocks(parts, 4, TextTable)[0].rows
+    weights = [share or 0.0 for share in blocks(parts, 3, HeatMap)[0].shares[-1]]
+    assert [float(row[0]) for row in heaviest] == pytest.approx(sorted(weights, reverse=True)[:3], abs=6e-4)
+    layer, head = (int(one) - 1 for one in re.findall(r"\d+", parts[2].title)[::-1])
+    values = view.values(layer, len(view.ids) - 1)[head // 3].astype(np.float64)
+    assert [float(one) for one in total[2].split()] == pytest.approx((np.array(weights) @ values)[:4], abs=6e-4)
 
 
 def test_rope(default: LiveModel) -> None:

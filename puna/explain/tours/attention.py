@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from puna.backends.reference import attention_weights, softmax, weigh
+from puna.backends.reference import attend, softmax
 from puna.errors import UsageError
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
@@ -132,7 +132,7 @@ def _scores(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourPar
         TextTable(say.head("scores.head"), rows),
         Bars(bars),
         say.prose("scores.after", **facts, weight=head.weight),
-        code_of(attention_weights),
+        code_of(attend),
         code_of(softmax),
     )
 
@@ -152,7 +152,7 @@ def _mix(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourPart:
     row = len(view.ids) - 1
     weights, values = view.weights(head.layer, row), view.values(head.layer, row)
     group = view.model.num_heads // view.model.num_kv_heads
-    own, mixed = values[head.number // group], weigh(weights, values)[head.number]
+    own, mixed = values[head.number // group], view.attended(head.layer, row)[head.number]
     heaviest = [int(at) for at in np.argsort(-weights[head.number])[:3]]
     first = len(view.ids) - len(own)
     rows = [
@@ -169,7 +169,6 @@ def _mix(live: LiveModel, say: Words, view: InnerView, head: Head) -> TourPart:
         say.prose("mix.text"),
         TextTable(say.head("mix.head"), tuple(rows)),
         say.prose("mix.after", heads=view.model.num_heads, dim=view.model.head_dim, hidden=view.model.hidden_size),
-        code_of(weigh),
     )
 
 
