@@ -98,6 +98,7 @@ TESTED = {
     "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
     "formats/test_hostile_tokenizers.py": "puna/formats/tokenizer_files.py",
     "formats/test_open_checkpoint.py": "puna/formats/__init__.py",
+    "glassbox/report/test_report_in_browser.py": "puna/glassbox/report",
     "glassbox/report/test_views.py": "puna/glassbox/report",
     "hub/test_hostile_hub.py": "puna/hub/web.py puna/hub/listing.py puna/hub/ranges.py",
     "hub/test_resolve.py": "puna/hub/__init__.py",

@@ -57,7 +57,7 @@ export function stageCards(step, filters) {
     return make(
       "section",
       { class: "stage", "aria-label": titleText(stage, used) },
-      make("h4", {}, make("span", { class: "number", "aria-hidden": "true" }, String(place + 1)), title(stage, used)),
+      make("h3", {}, make("span", { class: "number", "aria-hidden": "true" }, String(place + 1)), title(stage, used)),
       make("p", { class: "caption" }, caption(stage, before, used, step)),
       bars(stage, before, step, scale),
     );

@@ -11,6 +11,7 @@ export const ENGLISH = {
   partTimeline: "All tokens at a glance",
   partLayers: "Inside the model",
   partPrompt: "What the model read",
+  partKept: "What the K/V cache saved",
   partBatch: "The batch",
   partEnd: "Why it stopped",
   stepOf: "Token {number} of {count}",
@@ -93,6 +94,18 @@ export const ENGLISH = {
   computedRange: "{count} computed",
   bits: "{number} bits",
 
+  // the whole answer
+  overviewFirst: "In {first} of {count} places the model's first choice was taken; in the other {other}, chance took another one.",
+  overviewGreedy: "No chance was involved: in {first} of {count} places the model's first choice was taken; in the other {other}, a filter had changed the order.",
+  overviewCuts: "left {left} {candidates} (the median of all steps) and removed {removed} of the probability on average.",
+  overviewChanges: "moved the likeliest candidate's probability from {before} to {after} on average.",
+
+  // the K/V cache
+  keptIntro: "To continue a text, the model must take all of it into account. The {cache} keeps what it computed for each token ({bytes} in the end). So {computed} tokens were computed for this answer; without it, it would have been {without}: {times} times as many.",
+  keptNote: "A row for each token of the answer, from top to bottom; a column for each token of the text. Dark: computed for it. Light: read from the cache.",
+  keptPicture: "{computed} tokens computed; without the cache {without}",
+  keptNothing: "The trace does not say which tokens were computed.",
+
   // the timeline
   surpriseTitle: "How surprising each token was",
   surpriseNote: "Bars: the {surprise} of the token that was taken, in bits. Line: the {entropy}, the surprise that the model expected. A bar far above the line was an unlikely draw.",
@@ -145,6 +158,7 @@ export const ENGLISH = {
   layersIntro: "A model is a tower of {layers} {layer}. After each one, the {lens} asks: if the model ended here, which token would follow? Below, the answer forms from the bottom of the list to its top.",
   layersChoose: "Position",
   layersPosition: "{place}: after {token} comes {taken}",
+  layersOther: "The trace holds no layers for token {number} of the answer: this is another position.",
   layersTable: "What would follow, layer by layer",
   layersLayer: "layer",
   layersEmbedding: "embedding",
