@@ -77,7 +77,8 @@ clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-cl
 # keep it out of the repository.
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
-	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py
+	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py \
+		tests/glassbox/report/test_report_in_browser.py
 
 # The pictures of the page in docs/
 pictures: $(AXE)
