@@ -7,45 +7,47 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from puna.cli.explain_tour import BACK, END, answer_to
 from puna.cli.interrupts import ending_soon
+from puna.cli.options import load_model
 from puna.cli.terminal import TerminalReporter, print_json, tell
 from puna.cli.width import report_width
 from puna.errors import PunaError, UsageError
+from puna.explain.words import FRAME, Words
 
 if TYPE_CHECKING:
     from puna.explain.source.explained import ExplainedSource
-    from puna.explain.source.explaining import ModelLoader
     from puna.explain.source.reading import SourceText
     from puna.explain.source.tracer.values import LanguageModel
 
-BACK, END = ("b", "back"), ("q", "quit", "exit", "e")
 STANDARD_INPUT = "-"
 
 
-def explain_source(place: str, model: str | None, as_json: bool, *, whole: bool = False, ask: str | None = None) -> None:
+def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | None, *, whole: bool, as_json: bool) -> None:
     """Explain the source at `place`, FILE or FILE:SYMBOL, or - for standard input. Nothing of it is executed.
 
-    model: on which its loops are run as data; ask: a model, or an address, that adds prose; whole: do not stop after each page.
+    flags: the model on which its loops are run as data; ask: a model, or an address, that adds prose; whole: do not stop after
+    each page, and explain every function of a long file.
     """
     from puna.cli.source_view import pages
     from puna.explain.source.explaining import explain_text
 
-    with ending_soon(), ExitStack() as open_models:
+    with ending_soon():
         source, symbol = _source(place)
-        report = explain_text(source, symbol, _loader(model, open_models), whole=whole)
-        open_models.close()
+        with ExitStack() as open_models:
+            report = explain_text(source, symbol, partial(_loaded, flags, open_models), whole=whole)
         if ask is not None:
             _ask(report, ask)
-    if as_json:
-        print_json(report.as_json())
-        return
-    shown = list(pages(report, report_width(sys.stdout), place.removesuffix(f":{symbol}")))
-    if whole or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print("\n\n".join("\n".join(page).rstrip() for page in shown), flush=True)
-    else:
-        _walk(shown)
+        if as_json:
+            print_json(report.as_json())
+            return
+        shown = list(pages(report, report_width(sys.stdout), place.removesuffix(f":{symbol}")))
+        if whole or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            print("\n\n".join("\n".join(page).rstrip() for page in shown), flush=True)
+        else:
+            _walk(shown, Words(language, FRAME))
 
 
 def _source(place: str) -> tuple[SourceText, str | None]:
@@ -60,48 +62,36 @@ def _source(place: str) -> tuple[SourceText, str | None]:
     return read_source(path), symbol
 
 
-def _walk(shown: list[list[str]]) -> None:
+def _walk(shown: list[list[str]], frame: Words) -> None:
     """Show the pages one at a time: the next, the one before, until the person has enough."""
     number = 0
     while number < len(shown):
-        print("\n".join(shown[number]).rstrip(), end="\n\n", flush=True)
+        print("\n".join(shown[number]).rstrip(), flush=True)
         if number == len(shown) - 1:
             return
-        keys = "Enter: next, q: end" if number == 0 else "Enter: next, b: back, q: end"
-        try:
-            answer = input(f"[{number + 1} of {len(shown)}; {keys}] ").strip().lower()
-        except EOFError:
-            return
+        print()
+        answer = answer_to(f"{number + 1}/{len(shown)} {frame('first' if number == 0 else 'next')}")
         if answer in END:
             return
-        print()
         number = max(0, number - 1) if answer in BACK else number + 1
 
 
 # ---- models -----------------------------------------------------------------------------------------------------------------
 
 
-def _loader(model: str | None, open_models: ExitStack) -> ModelLoader:
-    """Loads the model on which loops are run. Without one, if none was named, the report has no values, and says so."""
+def _loaded(flags: dict[str, Any], open_models: ExitStack) -> LanguageModel | None:
+    """The model on which loops are run. If none was named and the default one cannot be had: None, which is told."""
+    from puna.explain.source.engine_model import EngineModel
 
-    def load() -> LanguageModel | None:
-        from puna.cli.fetch import offer
-        from puna.config import EngineConfig
-        from puna.explain.source.engine_model import EngineModel
-        from puna.llm import LLM
-
-        try:
-            with TerminalReporter() as report:
-                config = EngineConfig.from_env(prefix_cache=False, max_batch=1)
-                offer(model, config, report)
-                return EngineModel(open_models.enter_context(LLM.load(model, config, report=report)))
-        except PunaError as error:
-            if model is not None:
-                raise
-            tell(f"puna: no loop is run, because the default model is not here: {error.typed.message}", "Fetch it: puna pull")
-            return None
-
-    return load
+    settings = {"tokenizer": flags["tokenizer"], "prefix_cache": False}
+    try:
+        with TerminalReporter() as report:
+            return EngineModel(open_models.enter_context(load_model(flags["model"], settings, report, needs_template=False)))
+    except PunaError as error:
+        if flags["model"] is not None:
+            raise
+        tell(f"puna: values are left out, because the default model is not here: {error.typed.message}", "Fetch it: puna pull")
+        return None
 
 
 def _ask(report: ExplainedSource, ask: str) -> None:

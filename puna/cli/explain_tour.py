@@ -80,14 +80,14 @@ def walk(pages: TourPages, frame: Words) -> None:
     while (part := pages.page(number)) is not None:
         print_part(part, number + 1)
         asked = frame("first" if number == 0 else "next")
-        answer = _answer(asked)
+        answer = answer_to(asked)
         if answer in END:
             return
         number = max(0, number - 1) if answer in BACK else number + 1
     print("\n".join(wrapped(frame("end"), report_width(sys.stdout))))
 
 
-def _answer(asked: str) -> str:
+def answer_to(asked: str) -> str:
     """What a person types after a part; the end of the input ends the tour."""
     try:
         answer = input(f"{asked} ").strip().lower()

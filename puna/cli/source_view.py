@@ -164,14 +164,15 @@ def _parameter(one: ParameterNote, width: int) -> Iterator[str]:
         yield from _paragraph(f"here {_value_words(one.value)}", width, INDENT * 2 + " " * NAME_WIDTH)
 
 
-def _named(name: str, words: str, width: int) -> Iterator[str]:
-    """A name in its column, and words beside it; of a long name, below it."""
+def _named(name: str, words: str, width: int, line: int | None = None) -> Iterator[str]:
+    """A name in its column, and words beside it; of a long name, below it. `line`: its number in front."""
+    before = INDENT * 2 if line is None else f"{INDENT}{line:>4}  "
     shown = printable(name)
-    start = INDENT * 2 + " " * NAME_WIDTH
+    start = " " * (len(before) + NAME_WIDTH)
     if display_width(shown) < NAME_WIDTH:
-        yield from _paragraph(words, width, INDENT * 2 + pad(shown, NAME_WIDTH), start)
+        yield from _paragraph(words, width, before + pad(shown, NAME_WIDTH), start)
     else:
-        yield cut(f"{INDENT * 2}{shown}", width)
+        yield cut(f"{before}{shown}", width)
         yield from _paragraph(words, width, start)
 
 
@@ -256,26 +257,24 @@ def _truth_words(block: BlockNote) -> str:
 
 
 def _measured(block: BlockNote, width: int) -> Iterator[str]:
-    names = [one for one in block.names if one.value is not None]
-    calls = [one for one in block.calls if one.value is not None and not _is_kept(one, block)]
-    slices = [one for one in block.slices if one.value is not None]
-    if not names and not slices and not calls:
+    """What the run held after each line: the parts of tensors that it took, the results of calls, the names that it set."""
+    rows = [(one.line, 0, one.code, f"{_value_words(one.value)}; it takes, {one.takes}") for one in block.slices if one.value]
+    rows += [
+        (one.line, 1, f"{_short(one.name)}(...)", _value_words(one.value))
+        for one in block.calls
+        if one.value and not _is_kept(one, block)
+    ]
+    rows += [(one.line, 2, one.name, _value_words(one.value) + _later_words(one.later)) for one in block.names if one.value]
+    if not rows:
         return
     rounds = f", the first of {block.executions} times" if (block.executions or 0) > 1 else ""
     yield ""
     yield from _paragraph(f"Measured{rounds}:", width, INDENT)
-    for part in slices:
-        if part.value is not None:
-            yield from _named(part.code, f"{_value_words(part.value)}; it takes, {part.takes}", width)
-    for call in calls:
-        if call.value is not None:
-            yield from _named(f"{_short(call.name)}(...)", _value_words(call.value), width)
+    for line, _, name, words in sorted(rows, key=lambda row: row[:2]):
+        yield from _named(name, words, width, line)
     for call in block.calls:
         if call.draws:
-            yield from _paragraph(_draw_words(call), width, INDENT * 2)
-    for one in names:
-        if one.value is not None:
-            yield from _named(one.name, _value_words(one.value) + _later_words(one.later), width)
+            yield from _paragraph(_draw_words(call), width, f"{INDENT}{call.line:>4}  ", " " * 8)
 
 
 def _later_words(later: Sequence[Snapshot]) -> str:
@@ -302,7 +301,8 @@ def _is_kept(call: CallNote, block: BlockNote) -> bool:
 
 
 def _static_names(block: BlockNote, width: int) -> Iterator[str]:
-    names = [one for one in block.names if one.value is None and one.what]
+    measured = {one.name for one in block.names if one.value is not None}
+    names = [one for one in block.names if one.value is None and one.what and one.name not in measured]
     if names:
         yield ""
         yield from _paragraph("Its names:", width, INDENT)

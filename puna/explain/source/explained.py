@@ -394,17 +394,18 @@ def _all_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _names(statements: Sequence[ast.stmt], run: SourceRun | None, known: Known) -> list[NameNote]:
-    """The names that statements set; each once, as it is after the last of them."""
-    found: dict[str, NameNote] = {}
+    """The names that statements set: in a run, each after each statement; else each once."""
+    found: dict[tuple[str, int], NameNote] = {}
     for statement in statements:
         records = None if run is None else run.records.get(position_of(statement))
         rounds = [one.names for one in records.first] if records is not None else []
         values = rounds[0] if rounds else {}
         for name in dict.fromkeys(one for one in [*_targets(statement), *values] if one != "_"):
-            before = found.get(name)
-            what = _kind(statement, name, known) or (before.what if before else "")
+            what = _kind(statement, name, known)
             later = tuple(names[name] for names in rounds[1 : 1 + MAX_LATER] if name in names)
-            found[name] = NameNote(name, statement.lineno, what, values.get(name) or (before.value if before else None), later)
+            key = (name, statement.lineno if name in values else 0)
+            if name in values or key not in found:
+                found[key] = NameNote(name, statement.lineno, what, values.get(name), later)
     return [one for one in found.values() if one.what or one.value is not None]
 
 

@@ -218,12 +218,8 @@ def require_blocks(file: Dissection, definition: Definition, run: SourceRun, wat
     for block in file.part(definition, run).blocks:
         for one in block.names:
             if one.value is not None:
-                setters = [
-                    at
-                    for at, records in run.records.items()
-                    if block.first <= at[0] <= block.last and one.name in records.first[0].names
-                ]
-                require_same(one.value, watch.seen[max(setters)][0][one.name], f"block {block.first}: {one.name}")
+                (setter,) = (at for at, done in run.records.items() if at[0] == one.line and one.name in done.first[0].names)
+                require_same(one.value, watch.seen[setter][0][one.name], f"block {block.first}: {one.name}")
                 shown += 1
         is_reached = any(block.first <= at[0] <= block.last for at in watch.seen)
         assert block.is_reached or not is_reached or not block.names, f"block {block.first}"
