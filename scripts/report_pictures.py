@@ -30,8 +30,8 @@ class Picture(NamedTuple):
 
 
 PICTURES = (
-    Picture("trace-light", {"viewport": {"width": 1280, "height": 1060}}),
-    Picture("trace-dark", {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "dark"}, "#time"),
+    Picture("trace-light", {"viewport": {"width": 1280, "height": 1100}}),
+    Picture("trace-dark", {"viewport": {"width": 1280, "height": 830}, "color_scheme": "dark"}, "#time"),
     Picture("trace-layers", {"viewport": {"width": 1280, "height": 830}}, "#layers"),
     Picture("trace-phone", {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "color_scheme": "dark"}, ".step"),
 )
