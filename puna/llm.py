@@ -31,6 +31,8 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.against import FirstRun, Side, compared, first_run, other_run
+from puna.glassbox.diff import OtherRun, RunDiff
 from puna.glassbox.explorer import Explorer
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
@@ -434,6 +436,69 @@ class LLM:
             self.runner, self.engine.admission, self.traced_model, job.prompt_ids, job.params, job.processors,
             given=text, tokenizer_s=seconds, top=count,
         )  # fmt: skip
+
+    def diff(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[CallSettings],
+    ) -> RunDiff:
+        """Run a prompt here, and again with another model or other settings, and compare: where the answers part, how far the
+        models' probabilities are apart for each token of the first answer (KL), and the first layer whose hidden states differ.
+
+        `other`: the model of the second run; None: this one. `changed`: its sampling parameters that differ, such as
+        {"temperature": 0.7}; a seed that was drawn for the first run is used for both. UsageError if the vocabularies differ.
+        """
+        return self._diff(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), other or self, changed or {})
+
+    def chat_diff(
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[ChatSettings],
+    ) -> RunDiff:
+        """Like `diff`, of the answers to a conversation. Both models get the same tokens, by the template of this one."""
+        jobs = partial(self.chat_jobs, messages, params, settings)
+        return self._diff(messages, jobs, is_conversation(messages), other or self, changed or {})
+
+    def _diff(
+        self,
+        given: Prompt | Chat,
+        encode: Callable[[], list[PromptJob]],
+        is_one: bool,
+        other: LLM,
+        changed: Mapping[str, Any],
+    ) -> RunDiff:
+        if not is_one:
+            raise UsageError(
+                "a comparison is of one prompt, and a list of them is given", hint="Compare them one after the other."
+            )
+        (job,) = encode()
+        first = self.first_run(job)
+        name = ", ".join([*([] if other is self else [str(other.path)]), *(f"{key}={value}" for key, value in changed.items())])
+        return compared(first, [other.run_against(first, name, changed)])
+
+    def first_run(self, job: PromptJob) -> FirstRun:
+        """Run a prompt, and keep what another run is compared with. This model may then be closed."""
+        if job.sampler is not None or job.processors or job.opening != NO_OPENING:
+            raise UsageError("a comparison takes no sampler, logits_processors or opening", hint="Leave them out.")
+        return first_run(self._side(str(self.path)), job.prompt_ids, job.params)
+
+    def run_against(self, first: FirstRun, name: str, changed: Mapping[str, Any]) -> OtherRun:
+        """Run a prompt that another model, or this one, ran first, with `changed` sampling parameters, and compare."""
+        params = dataclasses.replace(first.completion.params or self.default_params, **changed)
+        return other_run(first, self._side(name), params, self._report)
+
+    def _side(self, name: str) -> Side:
+        plan, checkpoint = self.plan, self._opened()
+        source = (str(self.path.resolve()), *self.config.lora)
+        return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
 
     def receipt(self, completion: Completion) -> Receipt:
         """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
