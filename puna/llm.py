@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
+from typing import Any, NamedTuple, NoReturn, Self, TypedDict, Unpack, cast, overload
 
 from puna import beam_search, checks, embedding, formats, rerank, samples
 from puna.backends.base import Backend, ProcessRank
@@ -34,7 +34,8 @@ from puna.formats.digest import content_digest, tokenizer_digest
 from puna.glassbox.explorer import Explorer
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record, text_of
+from puna.glassbox.record import Recording, TracedModel, run, text_of
+from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
 from puna.glassbox.replay import Replay, replay
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
@@ -76,12 +77,29 @@ class CallSettings(SamplingSettings, total=False):
     opening: str | Sequence[int]
 
 
+class TraceArguments(TypedDict, total=False):
+    """Arguments of a trace besides those of any call; `LLM.trace` explains them."""
+
+    top: int
+    first: int | None
+    layers: LayerChoice
+    max_candidates: int
+
+
+class TraceSettings(CallSettings, TraceArguments, total=False):
+    """Arguments of `LLM.trace`."""
+
+
 class ChatSettings(CallSettings, total=False):
     """Arguments of a chat besides those of any call; `LLM.encode_chat` explains them."""
 
     template_args: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | None
+
+
+class ChatTraceSettings(ChatSettings, TraceArguments, total=False):
+    """Arguments of `LLM.chat_trace`."""
 
 
 class PromptJob(NamedTuple):
@@ -329,19 +347,19 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
+    @overload
+    def trace(self, prompts: str, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    @overload
     def trace(
-        self,
-        prompt: Prompt,
-        params: Params = None,
-        *,
-        top: int = 10,
-        first: int | None = None,
-        layers: LayerChoice = False,
-        **settings: Unpack[CallSettings],
-    ) -> Trace:
-        """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
-        after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
-        ended, and times. The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed.
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[TraceSettings]
+    ) -> list[Trace]: ...
+    @overload
+    def trace(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    def trace(self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace | list[Trace]:
+        """Like `generate`, but returns all that happened: the prompt's tokens and, for each step, the candidates after the model
+        and after each filter, what each removed, the number that was drawn and where it fell, why the answer ended, and times.
+        The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed. A list of prompts runs
+        together; each trace shows its row in the padded batch that Meta's `generate` would make of all of them.
 
         `top`: the most likely candidates that each stage shows; 0: no stages. 0..1000 [10]. `first`: with an `opening`, the
         first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
@@ -352,22 +370,47 @@ class LLM:
         answer (the logit lens), and how each head weighs the positions before. That passes the text through the model once more,
         slowly, by numpy. UsageError for a step before the prompt, InsufficientMemoryError if a layer does not fit as float32.
         [False: nowhere]
+        `max_candidates`: a trace leaves out the steps after so many, and says how many; each takes some 300 bytes. [200000]
         """
-        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first, layers)
+        traces = run(self.recording(prompts, params, settings))
+        return traces[0] if is_prompt(prompts) else traces
 
+    @overload
+    def chat_trace(self, messages: Chat, params: Params = None, **settings: Unpack[ChatTraceSettings]) -> Trace: ...
+    @overload
     def chat_trace(
-        self,
-        messages: Chat,
-        params: Params = None,
-        *,
-        top: int = 10,
-        first: int | None = None,
-        layers: LayerChoice = False,
-        **settings: Unpack[ChatSettings],
-    ) -> Trace:
-        """Like `trace`, of the answer to a conversation, as `chat` gives it."""
-        jobs = partial(self.chat_jobs, messages, params, settings)
-        return self._trace(messages, jobs, is_conversation(messages), top, first, layers)
+        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> list[Trace]: ...
+    def chat_trace(
+        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> Trace | list[Trace]:
+        """Like `trace`, of the answer to a conversation, as `chat` gives it, or to each of a list."""
+        traces = run(self.chat_recording(messages, params, settings))
+        return traces[0] if is_conversation(messages) else traces
+
+    def recording(self, prompts: Prompt | Prompts, params: Params, settings: TraceSettings) -> Recording:
+        """What `trace` runs. All prompts are checked and encoded before the first one runs."""
+        own, others = _of_trace(settings)
+        return self._recording([prompts] if is_prompt(prompts) else prompts, own, lambda: self.jobs(prompts, params, others))
+
+    def chat_recording(self, messages: Chat | Chats, params: Params, settings: ChatTraceSettings) -> Recording:
+        """What `chat_trace` runs."""
+        own, others = _of_trace(settings)
+        given: Sequence[Any] = [messages] if is_conversation(messages) else messages
+        return self._recording(given, own, lambda: self.chat_jobs(messages, params, others))
+
+    def _recording(self, given: Sequence[Any], own: TraceArguments, encode: Callable[[], list[PromptJob]]) -> Recording:
+        choice = checked_choice(own.get("layers", False))
+        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
+        top = checks.whole("top", own.get("top", 10), 0, 1000)
+        most = checks.whole("max_candidates", own.get("max_candidates", MAX_CANDIDATES), 1, MOST_CANDIDATES)
+        started = time.perf_counter()
+        jobs = encode()
+        seconds = time.perf_counter() - started
+        return Recording(
+            self.runner, self.traced_model, [traced_from(job, own.get("first")) for job in jobs],
+            given=list(map(text_of, given)), tokenizer_s=seconds, top=top, max_candidates=most, look=look,
+        )  # fmt: skip
 
     def explore(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Explorer:
         """A tree of answers to a prompt. `Explorer.start` makes the first one; then an answer can be branched at any token, a
@@ -417,25 +460,6 @@ class LLM:
         if self._checkpoint is None:
             raise UsageError("the model was closed", hint="Load it again.")
         return self._checkpoint
-
-    def _trace(
-        self,
-        given: Prompt | Chat,
-        encode: Callable[[], list[PromptJob]],
-        is_one: bool,
-        top: int,
-        first: int | None,
-        layers: LayerChoice,
-    ) -> Trace:
-        if not is_one:
-            raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
-        choice = checked_choice(layers)
-        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
-        count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
-        (job,) = encode()
-        seconds, text = time.perf_counter() - started, text_of(given)
-        own = traced_from(job, first)
-        return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 
     @property
     def traced_model(self) -> TracedModel:
@@ -850,6 +874,12 @@ def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
     if given is not None and settings.get("json_schema") is not None:
         raise UsageError("schema and json_schema are two names of one argument", hint="Give one of them.")
     return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
+
+
+def _of_trace(settings: Mapping[str, Any]) -> tuple[TraceArguments, Any]:
+    """The arguments of a trace, and those of its call."""
+    own = {name: value for name, value in settings.items() if name in TraceArguments.__annotations__}
+    return cast(TraceArguments, own), {name: value for name, value in settings.items() if name not in own}
 
 
 _BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -82,6 +83,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     no_thinking_option,
     template_option,
     template_arg_option,
+    option("--beside", type=Utf8(), multiple=True, metavar="PROMPT", help="Trace this prompt too, in the same batch."),
 )
 @sampling_options
 @engine_options
@@ -90,6 +92,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     OUTPUT,
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
+    option("--limit", type=Whole(1), metavar="N", help="Keep N candidates; leave out later steps [200000]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
     option(
         "--layers",
@@ -109,6 +112,8 @@ def command(
     html: str | None,
     layers: LayerChoice | None,
     heads: int | None,
+    beside: tuple[str, ...],
+    limit: int | None,
     **flags: Any,
 ) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
@@ -119,6 +124,8 @@ def command(
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
+
+    With --beside PROMPT, which can be given several times, the prompts run together; --json then has them as "traces".
     """
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -127,8 +134,11 @@ def command(
         raise UsageError(
             "--raw uses no chat template: --system, --template and --template-arg have no effect", hint="Leave it out."
         )
+    if html is not None and beside:
+        raise UsageError("--html shows one prompt", hint="Leave --beside out, or print all of them with --json.")
     if heads is not None and layers is None:
         layers = True
+    choice = {"top": top, "layers": layers or False} | ({} if limit is None else {"max_candidates": limit})
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)
         params = sampling_params(llm, given, report)
@@ -136,14 +146,22 @@ def command(
             announce_template(llm, report)
     with ending_soon(), llm:
         _require_layer(heads, llm)
-        trace = _trace(llm, prompt, raw, flags["system"], params, top=top, layers=layers or False)
+        traces = _traces(llm, [prompt, *beside], raw, flags["system"], params, choice)
         if html is not None:
-            _write_page(trace, html)
+            _write_page(traces[0], html)
         if as_json:
-            print_json(trace.as_json())
+            print_json({"traces": [trace.as_json() for trace in traces]} if beside else traces[0].as_json())
         elif html is None:
-            width = report_width(sys.stdout)
-            print("\n".join([*trace_lines(trace, width), *layers_lines(trace, width, heads)]))
+            print("\n".join(_lines(traces, report_width(sys.stdout), heads)))
+
+
+def _lines(traces: list[Trace], width: int, heads: int | None) -> Iterator[str]:
+    """One trace after the other, each under its number if there are several."""
+    for number, trace in enumerate(traces, 1):
+        if len(traces) > 1:
+            yield f"[{number} of {len(traces)}]"
+        yield from trace_lines(trace, width)
+        yield from layers_lines(trace, width, heads)
 
 
 def _require_layer(layer: int | None, llm: LLM) -> None:
@@ -160,8 +178,11 @@ def _write_page(trace: Trace, path: str) -> None:
     print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
 
 
-def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, **settings: Any) -> Trace:
+def _traces(
+    llm: LLM, prompts: list[str], raw: bool, system: str | None, params: SamplingParams, choice: dict[str, Any]
+) -> list[Trace]:
+    """The traces of prompts that run together."""
     if raw:
-        return llm.trace(prompt, params, **settings)
-    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return llm.chat_trace([*messages, {"role": "user", "content": prompt}], params, **settings)
+        return llm.trace(prompts, params, **choice)
+    first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return llm.chat_trace([[*first, {"role": "user", "content": prompt}] for prompt in prompts], params, **choice)

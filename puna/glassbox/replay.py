@@ -72,6 +72,9 @@ class Comparison:
     def filtered(self, name: str, kept: Candidates) -> None:
         """Not compared."""
 
+    def drew(self, name: str, uniform: float) -> None:
+        """Not compared."""
+
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
         self._draw = None if uniform is None else (kept, uniform, index)
 

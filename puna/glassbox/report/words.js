@@ -55,6 +55,8 @@ export const ENGLISH = {
   nucleusAll: "keeps the likeliest tokens that together reach {limit}: all are needed.",
   topK: "keeps the {k} likeliest; {count} go, which had {share} together.",
   minP: "keeps tokens with at least {factor} times the probability of the likeliest: {limit}. {count} go, which had {share} together.",
+  xtcActs: "drew {number} for itself, which is below {limit}, so it acts:",
+  xtcRests: "drew {number} for itself, which is not below {limit}, so it changes nothing here.",
   sharper: "{temperature} is below 1: likely tokens gain, unlikely ones lose. {token} goes from {before} to {after}.",
   flatter: "{temperature} is above 1: unlikely tokens gain, likely ones lose. {token} goes from {before} to {after}.",
   oneOnly: "changes nothing: one candidate is left.",
