@@ -19,17 +19,17 @@ WIDTH, PAGE_WIDTH = 80, 130  # cells of a picture, and of a line of prose
 
 ABOUT = (
     "How a language model works, shown by running one: `puna explain` lists these tours, `puna explain TOPIC` shows one part by "
-    "part, in English, German or Chinese (`--lang`), with your own text and model (`--model`). Each points to the lines of puna that "
-    "do the work. For the road as a whole: [How generate works](../how-generate-works.md)."
+    "part, in English, German or Chinese (`--lang`), with your own text and model (`--model`). Each points to the lines of puna "
+    "that do the work. For the road as a whole: [How generate works](../how-generate-works.md)."
 )
 
 
 def page(topic: str, parts: Iterable[TourPart]) -> str:
     """The page of a tour: the text, the pictures and the code of a run."""
     about = (
-        f"A guided tour, which also runs in your terminal, on your model and with your own text: `puna explain {topic}`. This page "
-        "is such a run on the small default model, written by `python -m scripts.tours`; times differ from machine to machine. "
-        "[All tours](README.md)"
+        f"A guided tour, which also runs in your terminal, on your model and with your own text: `puna explain {topic}`. This "
+        "page is such a run on the small default model, written by `python -m scripts.tours`; times differ from machine to "
+        "machine. [All tours](README.md)"
     )
     head = "\n".join((f"# {Words(ENGLISH, topic)('title')}", *wrapped(about, PAGE_WIDTH)))
     return f"{head}\n" + "".join(f"\n{section(number, part)}" for number, part in enumerate(parts, start=1))
