@@ -31,12 +31,14 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.against import FirstRun, Side, compared, first_run, other_run
+from puna.glassbox.diff import OtherRun, RunDiff
 from puna.glassbox.explorer import Explorer
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
 from puna.glassbox.record import Recording, TracedModel, run, text_of
 from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
-from puna.glassbox.replay import Replay, replay
+from puna.glassbox.replay import Replay, ReplayJob
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
@@ -203,6 +205,7 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages, self._drafter = load_beside(parts, report)
+        self.adapter_digests = {adapter.name: adapter.digest for adapter in checkpoint.adapters}
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -211,7 +214,7 @@ class LLM:
             checkpoint.config,
             source=self.stored_pages,
             drafter=self._drafter,
-            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+            adapters=self.adapter_digests,
             report=report,
         )
         self.chat_template = checkpoint.chat_template
@@ -435,19 +438,92 @@ class LLM:
             given=text, tokenizer_s=seconds, top=count,
         )  # fmt: skip
 
+    def diff(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[CallSettings],
+    ) -> RunDiff:
+        """Run a prompt here, and again with another model or other settings, and compare: where the answers part, how far the
+        models' probabilities are apart for each token of the first answer (KL), and the first layer whose hidden states differ.
+
+        `other`: the model of the second run; None: this one. `changed`: its sampling parameters that differ, such as
+        {"temperature": 0.7}; a seed that was drawn for the first run is used for both. UsageError if the vocabularies differ.
+        """
+        return self._diff(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), other or self, changed or {})
+
+    def chat_diff(
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[ChatSettings],
+    ) -> RunDiff:
+        """Like `diff`, of the answers to a conversation. Both models get the same tokens, by the template of this one."""
+        jobs = partial(self.chat_jobs, messages, params, settings)
+        return self._diff(messages, jobs, is_conversation(messages), other or self, changed or {})
+
+    def _diff(
+        self,
+        given: Prompt | Chat,
+        encode: Callable[[], list[PromptJob]],
+        is_one: bool,
+        other: LLM,
+        changed: Mapping[str, Any],
+    ) -> RunDiff:
+        if not is_one:
+            raise UsageError(
+                "a comparison is of one prompt, and a list of them is given", hint="Compare them one after the other."
+            )
+        (job,) = encode()
+        first = self.first_run(job)
+        name = ", ".join([*([] if other is self else [str(other.path)]), *(f"{key}={value}" for key, value in changed.items())])
+        return compared(first, [other.run_against(first, name, changed)])
+
+    def first_run(self, job: PromptJob) -> FirstRun:
+        """Run a prompt, and keep what another run is compared with. This model may then be closed."""
+        if job.sampler is not None or job.processors or job.opening != NO_OPENING:
+            raise UsageError("a comparison takes no sampler, logits_processors or opening", hint="Leave them out.")
+        return first_run(self._side(str(self.path)), job.prompt_ids, job.params)
+
+    def run_against(self, first: FirstRun, name: str, changed: Mapping[str, Any]) -> OtherRun:
+        """Run a prompt that another model, or this one, ran first, with `changed` sampling parameters, and compare."""
+        params = dataclasses.replace(first.completion.params or self.default_params, **changed)
+        return other_run(first, self._side(name), params, self._report)
+
+    def _side(self, name: str) -> Side:
+        plan, checkpoint = self.plan, self._opened()
+        source = (str(self.path.resolve()), *self.config.lora)
+        return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
+
     def receipt(self, completion: Completion) -> Receipt:
-        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
-        info = self.backend.info
-        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description)
+        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once.
+
+        Of several samples (`n`), each has its own: `[llm.receipt(one) for one in completion.choices]`. UsageError for a run that
+        samplers or logits processors of the caller's own took part in, or whose thinking somebody ended by hand.
+        """
+        info, params = self.backend.info, completion.params
+        adapter = self.adapter_digests.get(params.lora_name, "") if params is not None and params.lora_name else ""
+        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description, adapter)
 
     def replay(self, receipt: Receipt) -> Replay:
-        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights.
+        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights, or if the adapter
+        that it names is another one.
 
         On another backend, or with another type of weights or K and V, a run may turn where two tokens are nearly as likely:
         `Replay.difference` has the step, both candidates and their margin.
         """
-        receipt.require_same(self.fingerprint, str(self.path))
-        return replay(self.runner, self.traced_model, receipt)
+        return self.replay_job(receipt).run()
+
+    def replay_job(self, receipt: Receipt) -> ReplayJob:
+        """What `replay` runs. Reads all weights, once."""
+        receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
+        return ReplayJob(self.runner, self.traced_model, receipt)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
