@@ -102,14 +102,14 @@ def walk(screens: Screens, frame: Words) -> None:
     number = 0
     while (screen := screens.at(number)) is not None:
         print("\n".join(screen), end="\n\n", flush=True)
-        answer = _answer(frame("first" if number == 0 else "next"))
+        answer = answer_to(frame("first" if number == 0 else "next"))
         if answer in END:
             return
         number = max(0, number - 1) if answer in BACK else number + 1
     print("\n".join(wrapped(frame("end"), report_width(sys.stdout))))
 
 
-def _answer(asked: str) -> str:
+def answer_to(asked: str) -> str:
     """What a person types after a part; the end of the input ends the tour."""
     try:
         answer = input(f"{asked} ").strip().lower()
