@@ -1,7 +1,8 @@
 """The definition of the forward pass: numpy, float32, one obvious function per op, one row at a time.
 
 Weights of every type become float32 at load. Slow, and bit-equal alone, in a chunk or in a batch: each row is a matrix times
-one vector, and the shape of every product depends on the row's own position only.
+one vector, and the shape of every product depends on the row's own position only. (The glass box, which looks at one text, lets a
+matrix multiply many rows at once.)
 """
 
 from __future__ import annotations
@@ -33,23 +34,22 @@ Product = Callable[[str, Floats], Floats]  # (role of a layer's matrix without "
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
-    """x / rms(x) * weight (Zhang and Sennrich 2019, arXiv 1910.07467).  # (hidden,), (hidden,) -> (hidden,)
+    """x / rms(x) * weight, along the last axis (Zhang and Sennrich 2019, arXiv 1910.07467).  # (..., hidden), (hidden,)
 
     >>> rms_norm(np.float32([3, 4]), np.float32([1, 2]), 1e-5).round(3).tolist()
     [0.8489999771118164, 2.263000011444092]
     """
-    return x * np.float32(1 / np.sqrt(np.mean(np.square(x)) + np.float32(eps))) * weight
+    return np.asarray(x * (1 / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps))) * weight)
 
 
 def qk_norm(heads: Floats, weight: Floats, eps: float) -> Floats:
     """RMS norm of each head, or of all together if `weight` has their size.  # (heads, head_dim), (head_dim,) or all"""
-    rows = heads.reshape(-1, len(weight))
-    return np.stack([rms_norm(row, weight, eps) for row in rows]).reshape(heads.shape)
+    return rms_norm(heads.reshape(-1, len(weight)), weight, eps).reshape(heads.shape)
 
 
 def matvec(weight: Floats, x: Floats, bias: Floats | None = None) -> Floats:
-    """y = W x (+ bias).  # (rows, columns), (columns,) -> (rows,)"""
-    return weight @ x if bias is None else weight @ x + bias
+    """y = W x (+ bias), for one x or several.  # (rows, columns), (..., columns) -> (..., rows)"""
+    return x @ weight.T if bias is None else x @ weight.T + bias
 
 
 def low_rank(a: Floats, b: Floats, x: Floats) -> Floats:
@@ -77,25 +77,28 @@ def softcap(x: Floats, cap: float) -> Floats:
     return np.asarray(np.float32(cap) * np.tanh(x / np.float32(cap))) if cap else x
 
 
-def attend(q: Floats, keys: Floats, values: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
+def _unheard(weights: Floats) -> None:
+    """Nobody listens."""
+
+
+def attend(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    scale: float = 0.0,
+    cap: float = 0.0,
+    hear: Callable[[Floats], object] = _unheard,
+) -> Floats:
     """Softmax attention of one position; each K/V head serves num_heads / num_kv_heads queries (Ainslie 2023, arXiv 2305.13245).
 
     q (heads, head_dim); keys, values (kv_heads, positions, head_dim) -> (heads, head_dim). A `scale` of 0: 1 / sqrt(head_dim).
+    `hear` is told how the heads weigh the positions, (heads, positions).
     """
-    return weigh(attention_weights(q, keys, scale, cap), values)
-
-
-def attention_weights(q: Floats, keys: Floats, scale: float = 0.0, cap: float = 0.0) -> Floats:
-    """How the heads of one position weigh those that it sees.  # (heads, head_dim), as in `attend` -> (heads, positions)"""
     groups = q.reshape(len(keys), -1, q.shape[1])  # (kv_heads, heads of the group, head_dim)
     scores = groups @ keys.transpose(0, 2, 1) * np.float32(scale or 1 / np.sqrt(q.shape[1]))
-    return softmax(softcap(scores, cap)).reshape(len(q), -1)
-
-
-def weigh(weights: Floats, values: Floats) -> Floats:
-    """The values that each head sees, times their weights.  # (heads, positions), as in `attend` -> (heads, head_dim)"""
-    groups = weights.reshape(len(values), -1, weights.shape[1])
-    return (groups @ values).reshape(len(weights), -1)
+    weights = softmax(softcap(scores, cap))
+    hear(weights.reshape(len(q), -1))
+    return (weights @ values).reshape(q.shape)
 
 
 def silu(x: Floats) -> Floats:
@@ -117,7 +120,7 @@ def glu(gate: Floats, up: Floats, activation: Activation = "silu") -> Floats:
 
 
 def dense(product: Product, h: Floats, ffn: Dense) -> Floats:
-    """A feed-forward part whose matrices `product` multiplies.  # (hidden,) -> (hidden,)"""
+    """A feed-forward part whose matrices `product` multiplies.  # (..., hidden) -> (..., hidden)"""
     return product("down", glu(product("gate", h), product("up", h), ffn.activation))
 
 
@@ -228,19 +231,22 @@ class ForwardPass:
         self.kv = np.zeros((2, model.num_layers, num_pages, model.num_kv_heads, page_size, model.head_dim), np.float32)
         self._keys, self._values = self.kv
 
-    def run(self, batch: Batch, tap: Tap | None = None) -> Floats:
+    def run(self, batch: Batch, tap: Tap | None = None, at_once: int = 1) -> Floats:
         """The hidden states after the last layer.  # -> (tokens, hidden_size)
 
         It goes layer by layer, and through a layer's tokens in order: a later row of a chunk finds the K and V of earlier ones.
+        `at_once`: rows that a matrix multiplies together. 1: a row's bits do not depend on the batch; more is faster, for one
+        sequence.
         """
         rows = self._rows(batch)
         x = self._weights.embed(batch.token_ids) * np.float32(self.model.embedding_scale)
         with np.errstate(over="ignore", invalid="ignore"):  # the sampler reports numbers that are not finite
             for layer in range(self.model.num_layers + 1):
-                for row in rows:
-                    if layer:
-                        x[row.index] = self._block(layer - 1, x[row.index], row, tap)
-                    if tap is not None:
+                for first in range(0, len(rows) if layer else 0, at_once):
+                    part = slice(first, first + at_once)
+                    x[part] = self._block(layer - 1, x[part], rows[part], tap)
+                if tap is not None:
+                    for row in rows:
                         tap.hidden(layer, row.index, x[row.index])
         return x
 
@@ -259,14 +265,18 @@ class ForwardPass:
         places = enumerate(zip(batch.positions.tolist(), batch.row_adapters.tolist(), strict=True))
         return [TokenRow(index, position, cos_sin[:, index], tables[index], adapter) for index, (position, adapter) in places]
 
-    def _block(self, layer: int, x: Floats, row: TokenRow, tap: Tap | None) -> Floats:
-        """One layer for one token; writes its K and V to the pages.  # (hidden_size,) -> (hidden_size,)"""
-        spec, norm, product = self.model.layers[layer], partial(self._normed, layer), partial(self._product, layer, row.adapter)
-        hear = None if tap is None else partial(tap.attention, layer + 1, row.index)
-        x = x + norm("attn_post_norm", self._attention(layer, product, norm("attn_norm", x), row, hear))
+    def _block(self, layer: int, x: Floats, rows: Sequence[TokenRow], tap: Tap | None) -> Floats:
+        """One layer for some tokens; writes their K and V to the pages.  # (tokens, hidden_size) -> (tokens, hidden_size)"""
+        spec, norm, product = (
+            self.model.layers[layer],
+            partial(self._normed, layer),
+            partial(self._product, layer, rows[0].adapter),
+        )
+        x = x + norm("attn_post_norm", self._attention(layer, product, norm("attn_norm", x), rows, tap))
         h = norm("ffn_norm", x)
-        added = dense(product, h, spec.ffn) if isinstance(spec.ffn, Dense) else self._experts(layer, h, spec.ffn)
-        return x + norm("ffn_post_norm", added)
+        if isinstance(spec.ffn, Dense):
+            return x + norm("ffn_post_norm", dense(product, h, spec.ffn))
+        return x + norm("ffn_post_norm", np.stack([self._experts(layer, one, spec.ffn) for one in h]))
 
     def _normed(self, layer: int, name: str, x: Floats) -> Floats:
         """x normed by the layer's norm of that name, where it has one."""
@@ -274,26 +284,32 @@ class ForwardPass:
         return rms_norm(x, w[name], self.model.norm_eps) if name in w else x
 
     def _product(self, layer: int, adapter: int, role: str, x: Floats) -> Floats:
-        """The layer's matrix of that role times x, with its bias, and with what an adapter adds.  # (columns,) -> (rows,)"""
+        """The layer's matrix of that role times each x, with its bias, and with what an adapter adds.
+
+        (tokens, columns) -> (tokens, rows)
+        """
         w, adapters = self._weights.layer(layer), self._adapters[adapter : adapter + 1] if adapter >= 0 else ()
         y = matvec(w[f"{role}_proj"], x, w.get(f"{role}_bias"))
         for part in (one.parts.get(f"layers.{layer}.{role}_proj") for one in adapters):
             y = y if part is None else y + low_rank(part.a, part.b, x)
         return y
 
-    def _attention(self, layer: int, product: Product, h: Floats, row: TokenRow, hear: Callable[[Floats], None] | None) -> Floats:
-        """`hear` is told the weights of the heads.  # (hidden_size,) -> (hidden_size,)"""
+    def _attention(self, layer: int, product: Product, h: Floats, rows: Sequence[TokenRow], tap: Tap | None) -> Floats:
+        """(tokens, hidden_size) -> (tokens, hidden_size)"""
+        qkv = zip(product("q", h), product("k", h), product("v", h), strict=True)
+        return product("o", np.stack([self._attended(layer, *own, row, tap) for own, row in zip(qkv, rows, strict=True)]))
+
+    def _attended(self, layer: int, q: Floats, k: Floats, v: Floats, row: TokenRow, tap: Tap | None) -> Floats:
+        """What the heads of one token gather.  # (q_size,), (kv_size,) twice -> (q_size,)"""
         model, w, spec = self.model, self._weights.layer(layer), self.model.layers[layer].attention
-        q = product("q", h).reshape(model.num_heads, model.head_dim)
-        k, v = (product(role, h).reshape(model.num_kv_heads, model.head_dim) for role in "kv")
+        q, k, v = (one.reshape(-1, model.head_dim) for one in (q, k, v))
         if spec.qk_norm != "none":
             q, k = qk_norm(q, w["q_norm"], model.norm_eps), qk_norm(k, w["k_norm"], model.norm_eps)
         self._write(layer, row, rope(k, *row.cos_sin[self._rotary.of_k[layer]]), v)
         keys, values = self._read(layer, row, spec.window)
-        weights = attention_weights(rope(q, *row.cos_sin[self._rotary.of_q[layer]]), keys, spec.scale, spec.softcap)
-        if hear is not None:
-            hear(weights)
-        return product("o", weigh(weights, values).reshape(-1))
+        q = rope(q, *row.cos_sin[self._rotary.of_q[layer]])
+        hear = _unheard if tap is None else partial(tap.attention, layer + 1, row.index)
+        return attend(q, keys, values, spec.scale, spec.softcap, hear).reshape(-1)
 
     def _experts(self, layer: int, h: Floats, ffn: Experts) -> Floats:
         """The outputs of the token's experts, each times its weight, summed in the router's order."""

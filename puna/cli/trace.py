@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from puna.cli.interrupts import ending_soon
+from puna.cli.layers_view import layers_lines
 from puna.cli.options import (
     MODEL,
     OUTPUT,
@@ -39,13 +43,35 @@ from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
 from puna.errors import UsageError
 from puna.progress import printable
-from puna.units import kilobytes
+from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
     from puna.llm import LLM
     from puna.request import SamplingParams
+
+
+class Positions(click.ParamType[Any]):
+    """Tokens of the answer, as the steps are numbered, or one of three words: a LayerChoice."""
+
+    name = "positions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LayerChoice:
+        if not isinstance(value, str) or value in ("answer", "prompt", "all"):
+            return cast("LayerChoice", value)
+        found = [RANGE.fullmatch(part.strip()) for part in value.split(",")]
+        ranges = [(int(one["first"]), int(one["last"] or one["first"])) for one in found if one is not None]
+        if len(ranges) < len(found) or any(first > last for first, last in ranges):
+            raise UsageError(
+                f"--layers is {reprlib.repr(value)}; write tokens of the answer, such as 1-8 or 3,5, or answer, prompt, all",
+                hint='Without a value it goes to the end: puna trace "Name a colour." --layers',
+            )
+        return [number - 1 for first, last in ranges for number in range(first, last + 1)]
+
+
+RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
 
 
 @click.command(cls=HeadedCommand)
@@ -57,6 +83,7 @@ if TYPE_CHECKING:
     no_thinking_option,
     template_option,
     template_arg_option,
+    option("--beside", type=Utf8(), multiple=True, metavar="PROMPT", help="Trace this prompt too, in the same batch."),
 )
 @sampling_options
 @engine_options
@@ -65,14 +92,40 @@ if TYPE_CHECKING:
     OUTPUT,
     json_option,
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
+    option("--limit", type=Whole(1), metavar="N", help="Keep N candidates; leave out later steps [200000]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
+    option(
+        "--layers",
+        type=Positions(),
+        is_flag=False,
+        flag_value="1-8",
+        metavar="[POSITIONS]",
+        help="Look inside each layer: 1-8, answer, all ...",
+    ),
+    option("--heads", type=Whole(1), metavar="LAYER", help="With --layers: each head of this layer."),
 )
-def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: str | None, **flags: Any) -> None:
+def command(
+    words: tuple[str, ...],
+    raw: bool,
+    as_json: bool,
+    top: int,
+    html: str | None,
+    layers: LayerChoice | None,
+    heads: int | None,
+    beside: tuple[str, ...],
+    limit: int | None,
+    **flags: Any,
+) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
 
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
     the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
     writes it as one page to step through in a browser.
+
+    --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
+    what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
+
+    With --beside PROMPT, which can be given several times, the prompts run together; --json then has them as "traces".
     """
     model, prompt = split_model(words, "PROMPT")
     prompt = given_text(prompt, "PROMPT")
@@ -81,19 +134,39 @@ def command(words: tuple[str, ...], raw: bool, as_json: bool, top: int, html: st
         raise UsageError(
             "--raw uses no chat template: --system, --template and --template-arg have no effect", hint="Leave it out."
         )
+    if html is not None and beside:
+        raise UsageError("--html shows one prompt", hint="Leave --beside out, or print all of them with --json.")
+    if heads is not None and layers is None:
+        layers = True
+    choice = {"top": top, "layers": layers or False} | ({} if limit is None else {"max_candidates": limit})
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
     with ending_soon(), llm:
-        trace = _trace(llm, prompt, raw, flags["system"], params, top)
+        _require_layer(heads, llm)
+        traces = _traces(llm, [prompt, *beside], raw, flags["system"], params, choice)
         if html is not None:
-            _write_page(trace, html)
+            _write_page(traces[0], html)
         if as_json:
-            print_json(trace.as_json())
+            print_json({"traces": [trace.as_json() for trace in traces]} if beside else traces[0].as_json())
         elif html is None:
-            print("\n".join(trace_lines(trace, report_width(sys.stdout))))
+            print("\n".join(_lines(traces, report_width(sys.stdout), heads)))
+
+
+def _lines(traces: list[Trace], width: int, heads: int | None) -> Iterator[str]:
+    """One trace after the other, each under its number if there are several."""
+    for number, trace in enumerate(traces, 1):
+        if len(traces) > 1:
+            yield f"[{number} of {len(traces)}]"
+        yield from trace_lines(trace, width)
+        yield from layers_lines(trace, width, heads)
+
+
+def _require_layer(layer: int | None, llm: LLM) -> None:
+    if layer is not None and layer > llm.model.num_layers:
+        raise UsageError(f"--heads is {layer}; the model has {counted(llm.model.num_layers, 'layer')}")
 
 
 def _write_page(trace: Trace, path: str) -> None:
@@ -105,8 +178,11 @@ def _write_page(trace: Trace, path: str) -> None:
     print(f"puna: wrote {printable(path)}, {kilobytes(len(text.encode()))}: open it in a browser", file=sys.stderr)
 
 
-def _trace(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Trace:
+def _traces(
+    llm: LLM, prompts: list[str], raw: bool, system: str | None, params: SamplingParams, choice: dict[str, Any]
+) -> list[Trace]:
+    """The traces of prompts that run together."""
     if raw:
-        return llm.trace(prompt, params, top=top)
-    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return llm.chat_trace([*messages, {"role": "user", "content": prompt}], params, top=top)
+        return llm.trace(prompts, params, **choice)
+    first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return llm.chat_trace([[*first, {"role": "user", "content": prompt}] for prompt in prompts], params, **choice)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from puna.cli.width import cut, display_width
 from puna.cli.word_wrap import KEPT, wrapped
 from puna.progress import printable
-from puna.units import counted, kib
+from puna.units import counted, kib, mib_or_gib
 
 if TYPE_CHECKING:
     from puna.glassbox.trace import Candidate, Removal, Stage, Trace, TracedPrompt, TracedStep, TracedToken
@@ -30,14 +30,27 @@ def trace_lines(trace: Trace, width: int) -> Iterator[str]:
     for step in trace.steps:
         yield from _step(step, width)
     if trace.num_left_out:
+        left_out = counted(trace.num_left_out, "further token")
         yield from _paragraph(
-            f"The trace is full: {counted(trace.num_left_out, 'further token')} left out. A lower --top leaves more room.", width
+            f"The trace is full: {left_out} left out. A higher --limit, or a lower --top, leaves more room.", width
         )
-    yield from ("", *wrapped(f"The answer: {_quoted(trace.text)}", width, "", "  "))
+    yield from ("", *wrapped(f"The answer: {quoted(trace.text)}", width, "", "  "))
     times = (
         f"{counted(len(trace.token_ids), 'token')}, the first after {trace.first_token_s:.2f} s, all after {trace.total_s:.2f} s"
     )
     yield from _paragraph(f"It ends because {trace.why}. {times}.", width)
+    yield from _traffic(trace, width)
+
+
+def _traffic(trace: Trace, width: int) -> Iterator[str]:
+    """What a step waits for: memory. The kernels fuse matrices and attention, so the two cannot be timed apart."""
+    kv_bytes = next((step.kv_bytes for step in reversed(trace.steps) if step.kv_bytes), 0)
+    if kv_bytes:
+        share = percent(kv_bytes / (kv_bytes + trace.weights_bytes))
+        read = (
+            f"{mib_or_gib(trace.weights_bytes)} of weights for its matrices and {mib_or_gib(kv_bytes)} of K and V for attention"
+        )
+        yield from _paragraph(f"The last step read {read}: {share} of it (by bytes; the two are not timed apart).", width)
 
 
 # ---- before the first step --------------------------------------------------------------------------------------------------
@@ -60,18 +73,27 @@ def _numbered(token: TracedToken) -> str:
 
 
 def _batch(trace: Trace, width: int) -> Iterator[str]:
-    padded = trace.prompt.padded
-    (rows, columns), given = padded.shape, trace.prompt.num_tokens
     first = trace.steps[0].computed if trace.steps else ()
     chunks = " and ".join(f"{one.first}..{one.last - 1}" for one in first)
     yield "The batch"
-    yield from wrapped(
-        f"Meta's generate: {rows} x {columns} places, {given} tokens and {padded.num_pads[0]} of padding ({padded.pad_id}); "
-        f"the mask is true for the {given}.",
-        width, "  ", "    ",
-    )  # fmt: skip
+    yield from wrapped(_rectangle(trace.prompt), width, "  ", "    ")
     yield from wrapped(f"puna: no padding. It computes the tokens {chunks or 'none'}, then one a step.", width, "  ", "    ")
     yield ""
+
+
+def _rectangle(prompt: TracedPrompt) -> str:
+    """The batch of Meta's `generate`, in words."""
+    padded, own = prompt.padded, prompt.num_tokens
+    (rows, columns), pads = padded.shape, sum(padded.num_pads)
+    shape = f"Meta's generate: {rows} x {columns} places, {rows * columns - pads} tokens and {pads} of padding ({padded.pad_id})"
+    if rows == 1:
+        return f"{shape}; the mask is true for the {own}."
+    forced = padded.num_forced[padded.row]
+    reads = f"; then it reads the other {forced} of this row, one a step, beside what the shorter ones generate" if forced else ""
+    return (
+        f"{shape}. This prompt is row {padded.row + 1}, whose mask is true for its {own}. "
+        f"The first step computes {counted(padded.num_prefilled, 'column')}{reads}."
+    )
 
 
 def _filters(trace: Trace, width: int) -> Iterator[str]:
@@ -88,16 +110,18 @@ def _filters(trace: Trace, width: int) -> Iterator[str]:
 
 def _step(step: TracedStep, width: int) -> Iterator[str]:
     yield ""
-    yield from _paragraph(f"{step.index + 1}. {_shown(step.token.text)}{_standing(step)}", width)
+    yield from _paragraph(f"{step.index + 1}. {shown(step.token.text)}{_standing(step)}", width)
     if step.stages:
         yield f"  {'':{NAME_WIDTH}} {'left':>7} {'bits':>5}"
     for stage in step.stages:
         yield _row(stage, width)
+        if stage.uniform is not None:
+            yield f"    - for itself, {stage.name} drew {stage.uniform:.6f}"
         if stage.cut is not None:
             yield from wrapped(_removed(stage.cut), width, "    ", "    ")
     if step.draw is not None:
         draw = step.draw
-        taken = f"{draw.uniform:.6f} was drawn; {_shown(step.token.text)} has {draw.low:.6f} to {draw.high:.6f}"
+        taken = f"{draw.uniform:.6f} was drawn; {shown(step.token.text)} has {draw.low:.6f} to {draw.high:.6f}"
         yield from wrapped(taken, width, "  ", "    ")
 
 
@@ -120,7 +144,7 @@ def _row(stage: Stage, width: int) -> str:
 
 
 def _likely(candidate: Candidate) -> str:
-    return f"{_shown(candidate.text)} {percent(candidate.probability)}"
+    return f"{shown(candidate.text)} {percent(candidate.probability)}"
 
 
 def _removed(removed: Removal) -> str:
@@ -138,11 +162,11 @@ def percent(probability: float) -> str:
     return f"{probability:.1%}" if probability >= 0.001 or probability == 0 else "<0.1%"
 
 
-def _shown(text: str) -> str:
-    return cut(_quoted(text), TOKEN_WIDTH)
+def shown(text: str) -> str:
+    return cut(quoted(text), TOKEN_WIDTH)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return printable(json.dumps(text, ensure_ascii=False))
 
 

@@ -26,6 +26,11 @@ export function labelled(text) {
   return [...spaces(before), ...visible(inner), ...spaces(after)];
 }
 
+/** A text that flows, as plain text without hidden characters. */
+export function plain(text) {
+  return visible(text).map((piece) => piece.text).join("");
+}
+
 /** A label as plain text, for a sentence. */
 export function quoted(text) {
   return `“${labelled(text).map((piece) => piece.text).join("")}”`;

@@ -57,7 +57,7 @@ export function drawView(step) {
 }
 
 function card(title, caption, content) {
-  return make("section", { class: "stage draw" }, make("h4", {}, make("span", { class: "number", "aria-hidden": "true" }, "⚄"), title), make("p", { class: "caption" }, caption), content);
+  return make("section", { class: "stage draw" }, make("h3", {}, make("span", { class: "number", "aria-hidden": "true" }, "⚄"), title), make("p", { class: "caption" }, caption), content);
 }
 
 function line(parts, draw, step, [from, to], label = null) {

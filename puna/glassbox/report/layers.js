@@ -37,14 +37,16 @@ export class LayersView {
     this.#layer = this.layers.num_layers;
     this.body = make("div", { class: "layers-body" });
     this.select = make("select", { change: () => this.show(Number(this.select.value)) }, this.layers.positions.map((one, place) => make("option", { value: place }, nameOfPosition(one))));
+    this.missing = make("p", { class: "hint", "aria-live": "polite" });
     const chooser = make("label", { class: "chooser" }, `${t("layersChoose")} `, this.select);
-    this.element = make("div", {}, make("p", {}, this.#intro()), chooser, this.body, make("p", { class: "hint" }, this.#note()));
+    this.element = make("div", {}, make("p", {}, this.#intro()), chooser, this.missing, this.body, make("p", { class: "hint" }, this.#note()));
     this.show(0);
   }
 
   /** The position before a step's token, if the trace holds it. */
   showStep(index) {
     const place = this.layers.positions.findIndex((one) => one.step === index);
+    this.missing.textContent = place < 0 ? t("layersOther", { number: index + 1 }) : "";
     if (place >= 0 && place !== this.#chosen) this.show(place);
   }
 

@@ -1,15 +1,19 @@
 // The page of one trace: puts the views together, and keeps the chosen step in all of them.
 
 import { batchView } from "./batch.js";
+import { plain } from "./characters.js";
 import { unpacked } from "./data.js";
 import { make } from "./elements.js";
 import { endingView } from "./ending.js";
 import { term } from "./explain.js";
+import { keptView } from "./kept.js";
 import { LayersView } from "./layers.js";
 import { count, seconds } from "./numbers.js";
+import { overviewView } from "./overview.js";
 import { promptView } from "./prompt.js";
 import { nameOf, stepView } from "./step_view.js";
 import { Timeline } from "./timeline.js";
+import { flowing } from "./token_text.js";
 import { TokenStrip, surpriseLegend } from "./token_strip.js";
 import { rich, t } from "./words.js";
 
@@ -44,10 +48,10 @@ class Report {
   #parts() {
     const { trace } = this;
     const parts = [make("div", { class: "explorer" }, this.#answer(), trace.steps.length ? this.#step() : null)];
-    if (this.timeline) parts.push(card("time", t("partTimeline"), this.timeline.element));
-    if (this.layers) parts.push(card("layers", t("partLayers"), this.layers.element));
+    if (this.timeline) parts.push(card("time", t("partTimeline"), overviewView(trace), this.timeline.element));
     parts.push(card("prompt", t("partPrompt"), promptView(trace.prompt)));
-    parts.push(make("div", { class: "pair" }, card("batch", t("partBatch"), batchView(trace)), card("end", t("partEnd"), endingView(trace))));
+    if (this.layers) parts.push(card("layers", t("partLayers"), this.layers.element));
+    parts.push(make("div", { class: "pair" }, card("batch", t("partBatch"), batchView(trace)), card("kept", t("partKept"), keptView(trace))));
     return parts;
   }
 
@@ -55,11 +59,13 @@ class Report {
     const numbers = make("input", { type: "checkbox", id: "numbers", change: () => this.strip.element.classList.toggle("numbered", numbers.checked) });
     const asked = this.trace.prompt.given;
     return make("section", { class: "card answer", "aria-labelledby": "answer-heading" }, [
-      asked ? [make("h3", {}, t("asked")), make("p", { class: "asked", dir: "auto" }, shortened(asked))] : null,
+      asked ? [make("h2", { class: "small" }, t("asked")), make("p", { class: "asked", dir: "auto" }, flowing(shortened(asked)))] : null,
       make("h2", { id: "answer-heading" }, t("partAnswer")),
       this.strip.element,
       make("label", { class: "switch" }, numbers, t("showNumbers")),
       surpriseLegend(),
+      make("h2", { class: "small" }, t("partEnd")),
+      make("div", { id: "end" }, endingView(this.trace)),
     ]);
   }
 
@@ -128,10 +134,10 @@ function header(trace) {
     make("h1", {}, t("title")),
     make("p", { class: "lead" }, rich("lead", { token: term("token", "tokens"), probability: term("probability"), filter: term("filter", "filters"), draw: term("draw", "drawn") })),
     make("ul", { class: "chips", "aria-label": t("settings") }, [
-      make("li", {}, trace.model.split(/[\\/]/).at(-1)),
+      make("li", {}, plain(trace.model.split(/[\\/]/).at(-1))),
       make("li", {}, t("chipTokens", { count: count(trace.token_ids.length), time: seconds(trace.total_s) })),
       ...[...settings, ...seed].map(([name, value]) => make("li", {}, `${name.replaceAll("_", "-")} ${value}`)),
-      make("li", {}, trace.backend),
+      make("li", {}, plain(trace.backend)),
     ]),
   ]);
 }
@@ -141,7 +147,7 @@ function footer(trace) {
 }
 
 function card(id, title, ...content) {
-  return make("section", { class: "card", id, "aria-labelledby": `${id}-heading` }, make("h2", { id: `${id}-heading` }, title), content);
+  return make("section", { class: "card", id, "aria-labelledby": `${id}-heading` }, make("h2", { id: `${id}-heading` }, title), content.flat().filter(Boolean));
 }
 
 function shortened(text) {

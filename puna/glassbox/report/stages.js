@@ -17,7 +17,7 @@ const NAMES = {
   dynamic_temperature: "dynamic temperature", logit_bias: "logit bias", bad_words: "bad words", banned_strings: "banned string",
   penalties: "repetition penalty", logits_processors: "logits processor",
 };
-const CAPTIONS = { top_p: nucleusCaption, top_k: topKCaption, min_p: minPCaption, temperature: temperatureCaption };
+const CAPTIONS = { top_p: nucleusCaption, top_k: topKCaption, min_p: minPCaption, temperature: temperatureCaption, xtc: xtcCaption };
 
 /** A stage's rows: the candidates, best first, then those of the stage before that it surely removed. */
 export function rowsOf(stage, before) {
@@ -57,7 +57,7 @@ export function stageCards(step, filters) {
     return make(
       "section",
       { class: "stage", "aria-label": titleText(stage, used) },
-      make("h4", {}, make("span", { class: "number", "aria-hidden": "true" }, String(place + 1)), title(stage, used)),
+      make("h3", {}, make("span", { class: "number", "aria-hidden": "true" }, String(place + 1)), title(stage, used)),
       make("p", { class: "caption" }, caption(stage, before, used, step)),
       bars(stage, before, step, scale),
     );
@@ -113,6 +113,12 @@ function minPCaption(stage, before, settings) {
   if (!stage.cut) return t("removedNone");
   const limit = percent(settings.min_p * before.top[0].probability);
   return t("minP", { factor: settings.min_p, limit, count: tokens(stage.cut.num_removed), share: percent(stage.cut.probability) });
+}
+
+function xtcCaption(stage, before, settings) {
+  const values = { number: stage.uniform.toFixed(6), limit: settings.xtc_probability };
+  if (stage.uniform >= settings.xtc_probability) return t("xtcRests", values);
+  return `${t("xtcActs", values)} ${stage.cut ? anyCaption(stage, before) : t("changedNothing")}`;
 }
 
 function temperatureCaption(stage, before, settings) {

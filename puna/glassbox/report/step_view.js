@@ -40,10 +40,10 @@ export function stepView(step, filters) {
   const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", step.stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
   return [
     make("p", { class: "story" }, storyOf(step)),
-    facts(step),
     make("div", { class: "stages" }, stageCards(step, filters)),
     hints.length ? make("p", { class: "hint" }, hints.join(" ")) : null,
     drawView(step),
+    facts(step),
   ].filter(Boolean);
 }
 
