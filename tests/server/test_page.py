@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_the_nucleus_is_that_of_the_filters() -> None:
         {"temperature": 1.0, "top_p": 1.0},
         {"temperature": 0.0, "top_p": 0.9},
     ):
-        own = dict(settings)
+        own: dict[str, Any] = dict(settings)
         order = TEMPERATURE_FIRST if own.pop("isTemperatureFirst", False) else SAMPLERS
         kept = candidates(
             make_steps(SamplingParams(**own, samplers=order)), logits, SamplingParams(**own, samplers=order), History()
