@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.filters import masses_of
+from puna.filters import make_steps, masses_of
 from puna.glassbox import report
 from puna.glassbox.report.bundle import views
 from puna.history import History
 from puna.request import SAMPLERS, TEMPERATURE_FIRST, SamplingParams
-from puna.sampling import candidates, make_steps
+from puna.sampling import candidates
 from puna.server import page
 from puna.server.settings import ServerSettings
 from tests.server.node import evaluated, needs_node
