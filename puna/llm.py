@@ -38,7 +38,7 @@ from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
 from puna.glassbox.record import Recording, TracedModel, run, text_of
 from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
-from puna.glassbox.replay import Replay, replay
+from puna.glassbox.replay import Replay, ReplayJob
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
@@ -205,6 +205,7 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages, self._drafter = load_beside(parts, report)
+        self.adapter_digests = {adapter.name: adapter.digest for adapter in checkpoint.adapters}
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -213,7 +214,7 @@ class LLM:
             checkpoint.config,
             source=self.stored_pages,
             drafter=self._drafter,
-            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+            adapters=self.adapter_digests,
             report=report,
         )
         self.chat_template = checkpoint.chat_template
@@ -501,18 +502,28 @@ class LLM:
         return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
 
     def receipt(self, completion: Completion) -> Receipt:
-        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
-        info = self.backend.info
-        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description)
+        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once.
+
+        Of several samples (`n`), each has its own: `[llm.receipt(one) for one in completion.choices]`. UsageError for a run that
+        samplers or logits processors of the caller's own took part in, or whose thinking somebody ended by hand.
+        """
+        info, params = self.backend.info, completion.params
+        adapter = self.adapter_digests.get(params.lora_name, "") if params is not None and params.lora_name else ""
+        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description, adapter)
 
     def replay(self, receipt: Receipt) -> Replay:
-        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights.
+        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights, or if the adapter
+        that it names is another one.
 
         On another backend, or with another type of weights or K and V, a run may turn where two tokens are nearly as likely:
         `Replay.difference` has the step, both candidates and their margin.
         """
-        receipt.require_same(self.fingerprint, str(self.path))
-        return replay(self.runner, self.traced_model, receipt)
+        return self.replay_job(receipt).run()
+
+    def replay_job(self, receipt: Receipt) -> ReplayJob:
+        """What `replay` runs. Reads all weights, once."""
+        receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
+        return ReplayJob(self.runner, self.traced_model, receipt)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

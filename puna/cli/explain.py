@@ -25,12 +25,17 @@ from puna.explain.words import FRAME, Words, language_of
     option("--model", type=Utf8(), metavar="MODEL", help="Show it on this model [the small default model]."),
     tokenizer_option,
 )
-@under(OUTPUT, option("--all", "whole", is_flag=True, help="Do not stop after each part."), json_option)
-def command(words: tuple[str, ...], lang: str | None, whole: bool, as_json: bool, **flags: Any) -> None:
+@under(
+    OUTPUT,
+    option("--all", "whole", is_flag=True, help="Do not stop after each part; of a long FILE, explain every function."),
+    option("--ask", metavar="MODEL|URL", help="Of a FILE: add a chat model's words, by its name or a server's address."),
+    json_option,
+)
+def command(words: tuple[str, ...], lang: str | None, whole: bool, ask: str | None, as_json: bool, **flags: Any) -> None:
     """Explain how a language model works, on a live model with its real numbers.
 
     TOPIC: a guided tour of a few minutes, with an example or with your TEXT; without a topic, puna lists them. FILE: a Python
-    source, explained block by block.
+    source (- is standard input), or one of its functions, explained block by block. Nothing of it is executed.
     """
     language = language_of(lang)
     if not words:
@@ -38,11 +43,13 @@ def command(words: tuple[str, ...], lang: str | None, whole: bool, as_json: bool
     elif (topic := topic_of(words[0])) is not None:
         from puna.cli.explain_tour import show_tour
 
+        if ask is not None:
+            raise UsageError("--ask adds prose to a FILE; a tour has its own", hint="Leave --ask out.")
         show_tour(topic, _text_of(words[1:]), language, flags, whole=whole, as_json=as_json)
     elif len(words) == 1 and is_place(words[0]):
         from puna.cli.explain_source import explain_source
 
-        explain_source(words[0], flags["model"], as_json)
+        explain_source(words[0], flags, language, ask, whole=whole, as_json=as_json)
     else:
         near = similar_topics(words[0])
         raise UsageError(f"there is no topic {words[0]!r}", hint=near or f"The topics are {', '.join(TOPICS)}.")
@@ -51,10 +58,10 @@ def command(words: tuple[str, ...], lang: str | None, whole: bool, as_json: bool
 def is_place(word: str) -> bool:
     """Whether a word names a source, and no topic: a path, with or without a symbol.
 
-    >>> is_place("generate.py"), is_place("llama/generation.py:Llama.generate"), is_place("generrate")
-    (True, True, False)
+    >>> is_place("generate.py"), is_place("llama/generation.py:Llama.generate"), is_place("-"), is_place("generrate")
+    (True, True, True, False)
     """
-    return any(sign in word for sign in "./\\:") or Path(word).is_file()
+    return word == "-" or any(sign in word for sign in "./\\:") or Path(word).is_file()
 
 
 def _text_of(words: tuple[str, ...]) -> str | None:

@@ -64,10 +64,21 @@ def read_receipt(path: Path) -> Receipt:
     return Receipt.read(data.decode("utf-8", "replace"), str(path))
 
 
-def write_receipt(path: str, llm: LLM, completion: Completion) -> None:
-    """Write the receipt of an answer."""
-    text = json.dumps(llm.receipt(completion).as_json(), ensure_ascii=False, indent=1)
-    save_text(Path(path).expanduser(), text + "\n", overwrite=True)
+def write_receipts(path: str, llm: LLM, completion: Completion) -> None:
+    """Write the receipt of an answer; of several samples each one's, under the names of `numbered`."""
+    receipts = [llm.receipt(one) for one in completion.choices]
+    for number, receipt in enumerate(receipts, 1):
+        text = json.dumps(receipt.as_json(), ensure_ascii=False, indent=1)
+        save_text(numbered(Path(path).expanduser(), number, len(receipts)), text + "\n", overwrite=True)
+
+
+def numbered(path: Path, number: int, count: int) -> Path:
+    """The file of one of `count` samples.
+
+    >>> numbered(Path("r.json"), 1, 1).name, numbered(Path("r.json"), 2, 3).name
+    ('r.json', 'r-2.json')
+    """
+    return path if count == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def replay_lines(found: Replay, receipt: Receipt) -> list[str]:

@@ -40,7 +40,7 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
-from puna.cli.replay import write_receipt
+from puna.cli.replay import write_receipts
 from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
@@ -95,8 +95,8 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         )
     if not raw and not prompt.strip():
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
-    if receipt is not None and (flags["server"] or given.keys() & {"n", "best_of"}):
-        raise UsageError("--receipt is of one answer of a model in this process", hint="Leave --server, --n and --best-of out.")
+    if receipt is not None and flags["server"]:
+        raise UsageError("--receipt is of a model in this process", hint="Leave --server out.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = open_model(model, flags, report, needs_template=not raw)
@@ -108,7 +108,7 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         stream = _open_stream(llm, prompt, suffix, raw, flags["system"], params)
         code = _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
         if receipt is not None:
-            write_receipt(receipt, cast("LLM", llm), stream.completion)  # no server: see above
+            write_receipts(receipt, cast("LLM", llm), stream.completion)  # no server: see above
         return code
 
 
