@@ -3,7 +3,8 @@
 // Control characters, marks that turn the direction of a text, and invisible ones; not the joiners, which emoji and scripts need.
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/u;
 const UNUSUAL = /[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]/u;
-const SIGNS = { "\n": "↵", "\t": "⇥", "\r": "␍", "\u0000": "␀", "\u001b": "␛", "\u007f": "␡" };
+const SIGNS = { "\n": "↵", "\t": "⇥" };
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/u;
 
 /** Pieces of a text: `mark` if one stands for a character that cannot be seen, or that is `marked`; `breaks` after a line feed. */
 export function visible(text, marked = HIDDEN) {
@@ -37,9 +38,10 @@ export function plain(text) {
   return visible(text).map((piece) => piece.text).join("");
 }
 
-/** A label as plain text, for a sentence. */
+/** A label as plain text, for a sentence, whose order a text from right to left does not change. */
 export function quoted(text) {
-  return `“${labelled(text).map((piece) => piece.text).join("")}”`;
+  const label = labelled(text).map((piece) => piece.text).join("");
+  return RIGHT_TO_LEFT.test(label) ? `“\u2068${label}\u2069”` : `“${label}”`;
 }
 
 /** What each token of a row adds to the text: a character of several tokens comes with its last one; the others have `part`, their bytes. */
