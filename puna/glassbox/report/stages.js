@@ -172,7 +172,8 @@ function bar(candidate, scale, state) {
   );
 }
 
-function meter(share, before) {
+/** A bar; `before`: where a mark shows what it was. Both are shares of a full one. */
+export function meter(share, before) {
   const full = (part) => `${(Math.min(1, part) * 100).toFixed(2)}%`;
   const ghost = before === null ? null : shape("rect", { class: "ghost", x: full(before), width: 1.5, height: "100%" });
   return shape("svg", { class: "meter", "aria-hidden": "true" }, shape("rect", { class: "fill", width: full(share), height: "100%", rx: 2 }), ghost);
