@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO
 
 from puna.cli.width import cut, display_width, pad
@@ -32,8 +33,8 @@ GAP = "  "  # between the columns of a table
 LABEL_WIDTH = 18  # cells of the label of a bar or of a row
 EIGHTHS = "▏▎▍▌▋▊▉█"
 SHADES = " ░▒▓█"
-_IN_QUOTES = re.compile(r'"[^"]{1,24}"')  # a token begins with a space: no line ends there
-NUMERIC = re.compile(r"[-+<>~]?\d[\d.,]*(?:[\s\u00a0]?[%×xKMGTiBs]+|[\s\u00a0]\S{1,5})?")
+_KEPT_WHOLE = re.compile(r'"[^"]{1,24}"|\d %')  # a token may begin with a space: no line ends there
+NUMERIC = re.compile(r"[-+<>~]?\d[\d.,]*(?:\s?[%×xKMGTiBs]+|\s\S{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,49 @@ def part_lines(part: TourPart, place: str, width: int, ink: Ink = PLAIN) -> Iter
         yield ""
 
 
+def screens_of(lines: Iterable[str], height: int) -> Iterator[list[str]]:
+    """Lines in screens of at most `height`, if they can be parted at empty lines.
+
+    >>> list(screens_of(["a", "b", "", "c", "", "d", "e"], 4))
+    [['a', 'b', '', 'c'], ['d', 'e']]
+    """
+    screen: list[str] = []
+    for block in _kept_together(lines):
+        if screen and len(screen) + len(block) > height:
+            yield _without_gaps(screen)
+            screen = []
+        screen += [*block, ""]
+    if any(screen):
+        yield _without_gaps(screen)
+
+
+def _kept_together(lines: Iterable[str]) -> Iterator[list[str]]:
+    """What stands between empty lines; a sentence that ends with a colon, with what follows it."""
+    held: list[str] = []
+    for is_gap, group in groupby(lines, key=lambda line: not line):
+        if is_gap:
+            continue
+        held += [*([""] if held else []), *group]
+        if not held[-1].endswith((":", "：")):
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _without_gaps(lines: list[str]) -> list[str]:
+    """Without empty lines at both ends."""
+    held = [number for number, line in enumerate(lines) if line]
+    return lines[held[0] : held[-1] + 1] if held else []
+
+
 def block_lines(block: Block, width: int, ink: Ink = PLAIN) -> Iterator[str]:
     """A block, in lines of at most `width` cells."""
     yield from _DRAWN[type(block)](block, width, ink)
 
 
 def _prose(block: Prose, width: int, ink: Ink) -> Iterator[str]:
-    text = _IN_QUOTES.sub(lambda found: found[0].replace(" ", KEPT), printable(block.text))
+    text = _KEPT_WHOLE.sub(lambda found: found[0].replace(" ", KEPT), printable(block.text))
     yield from wrapped(text, width)
 
 

@@ -30,7 +30,7 @@ class Language(NamedTuple):
 
 LANGUAGES = {
     "en": Language("English", ".", "%"),
-    "de": Language("Deutsch", ",", "\u00a0%"),
+    "de": Language("Deutsch", ",", " %"),
     "zh": Language("中文", ".", "%"),
 }
 ENGLISH = "en"
@@ -103,7 +103,7 @@ class Words(string.Formatter):
         """A number as the language writes it.
 
         >>> Words("de", "frame").number(0.279, ".1%"), Words("en", "frame").number(-1.5)
-        ('27,9\\xa0%', '-1.50')
+        ('27,9 %', '-1.50')
         """
         return format(value, form).replace(".", self._numbers.decimal).replace("%", self._numbers.percent)
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from puna.cli import explain_tour
-from puna.cli.explain_tour import walk
-from puna.explain.parts import Prose, TourPart
-from puna.explain.tours import TourPages
+from puna.cli.explain_tour import Screens, walk
 from puna.explain.words import FRAME, Words
 from tests.cli.conftest import Puna
 from tests.explain.live_models import tiny_file
@@ -73,8 +71,8 @@ def test_a_model_without_a_tokenizer_says_what_to_give(puna: Puna, tmp_path: Pat
     assert done.code == 2 and "has no tokenizer" in done.err and "--tokenizer" in done.err
 
 
-def pages() -> TourPages:
-    return TourPages(TourPart.of(f"part {letter}", Prose("text")) for letter in "abc")
+def screens() -> Screens:
+    return Screens(iter([[f"screen {letter}"] for letter in "abc"]))
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *answers: str | BaseException) -> list[str]:
@@ -92,8 +90,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, *answers: str | BaseException) -> lis
     return asked
 
 
-def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [line[3:] for line in capsys.readouterr().out.splitlines() if line[1:3] == ". "]
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    return "".join(line[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("screen "))
 
 
 @pytest.mark.parametrize(
@@ -111,22 +109,27 @@ def test_in_a_terminal_it_goes_back_and_forth(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: tuple[str, ...], seen: str
 ) -> None:
     asked = typed(monkeypatch, *answers)
-    walk(pages(), Words("en", FRAME))
-    assert shown(capsys) == [f"part {letter}" for letter in seen]
+    walk(screens(), Words("en", FRAME))
+    assert shown(capsys) == seen
     assert asked[0] == "[Enter: next, q: end] " and set(asked[1:]) <= {
         "[Enter: next, q: end] ",
         "[Enter: next, b: back, q: end] ",
     }
 
 
-def test_a_part_is_computed_when_it_is_reached(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def parts() -> Iterator[TourPart]:
-        yield TourPart.of("only", Prose("text"))
-        raise AssertionError("nobody asked for it")
+def test_a_screen_is_made_when_it_is_reached_and_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
 
-    typed(monkeypatch, "q")
-    walk(TourPages(parts()), Words("de", FRAME))
-    assert shown(capsys) == ["only"]
+    def lazily() -> Iterator[list[str]]:
+        for letter in "abcd":
+            made.append(letter)
+            yield [f"screen {letter}"]
+
+    typed(monkeypatch, "", "b", "", "", "q")
+    walk(Screens(lazily()), Words("de", FRAME))
+    assert shown(capsys) == "ababc" and made == list("abc")
 
 
 def test_ctrl_c_ends_a_tour(puna: Puna, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from puna.cli.tour_view import COLOURED, PLAIN, block_lines, ink_for, part_lines
+from puna.cli.tour_view import COLOURED, PLAIN, block_lines, ink_for, part_lines, screens_of
 from puna.cli.width import display_width
 from puna.explain.parts import (
     Bar,
@@ -90,3 +90,18 @@ def test_no_text_controls_the_terminal() -> None:
     )  # fmt: skip
     lines = list(part_lines(TourPart.of(evil, blocks), "1", 80))
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_part_is_cut_into_screens_between_its_blocks() -> None:
+    lines = list(part_lines(TourPart.of("Title", BLOCKS), "1", 80))
+    screens = list(screens_of(lines, 10))
+    assert [line for screen in screens for line in screen if line] == [line for line in lines if line]
+    assert len(screens) > 2 and all(screen[0] and screen[-1] for screen in screens)
+    assert all(len(screen) <= 10 or "" not in screen for screen in screens)
+    assert len(list(screens_of(lines, 100))) == 1
+
+
+def test_a_sentence_with_a_colon_stays_with_what_it_announces() -> None:
+    lines = ["one", "", "two:", "", "x", "x"]
+    assert list(screens_of(lines, 5)) == [["one"], ["two:", "", "x", "x"]]
+    assert list(screens_of([*lines, "", "end:"], 9)) == [["one", "", "two:", "", "x", "x", "", "end:"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from itertools import count
 from typing import Protocol
 
 from puna.errors import UsageError
@@ -33,24 +32,3 @@ def parts_of(topic: str, live: LiveModel, language: str, text: str | None = None
         raise UsageError("TEXT is empty", hint='Give some words, for example "My cat is", or leave TEXT out.')
     module: TourModule = import_module(MODULES[topic])  # type: ignore[assignment]
     return module.tour(live, Words(language, topic), module.EXAMPLE if text is None else text)
-
-
-class TourPages:
-    """The parts of a tour, to go through in both directions. A part is computed once, when it is first shown."""
-
-    def __init__(self, parts: Iterator[TourPart]) -> None:
-        self._parts, self._seen = parts, list[TourPart]()
-
-    def page(self, number: int) -> TourPart | None:
-        """The part of that number, from 0 on; None after the last one."""
-        while len(self._seen) <= number:
-            if (part := next(self._parts, None)) is None:
-                return None
-            self._seen.append(part)
-        return self._seen[number]
-
-    def __iter__(self) -> Iterator[TourPart]:
-        for number in count():
-            if (part := self.page(number)) is None:
-                return
-            yield part
