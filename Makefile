@@ -80,9 +80,10 @@ browser: $(AXE)
 	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py \
 		tests/glassbox/report/test_report_in_browser.py
 
-# The pictures of the page in docs/
-pictures: $(AXE)
+# The pictures in docs/: of the page, and of a trace of the default model
+pictures: $(AXE) model
 	.venv-browser/bin/python -m scripts.page_pictures
+	.venv-browser/bin/python -m scripts.report_pictures
 
 $(AXE): .venv-browser/.done
 	@cd .venv-browser && npm pack --silent axe-core@4.14.1 >/dev/null && tar -xmzf axe-core-4.14.1.tgz package/axe.min.js \

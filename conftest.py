@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Files -> the packages without which they cannot be imported.
-NEEDED = {"puna/backends/torch/kernels/*": ("triton",), "scripts/page_pictures.py": ("playwright", "PIL")}
+NEEDED = {"puna/backends/torch/kernels/*": ("triton",), "scripts/*pictures.py": ("playwright", "PIL")}
 collect_ignore_glob = [files for files, packages in NEEDED.items() if not all(map(importlib.util.find_spec, packages))]
 
 # Tests that take five seconds and more, the longest first. They begin each worker's part of the list: none is left for the end.

@@ -16,7 +16,25 @@ from puna.config import EngineConfig, EngineSettings
 from puna.embedding import EmbeddingSettings
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
-from puna.llm import LLM, CallSettings, Chat, Chats, ChatSettings, Params, Prompt, PromptJob, Prompts, is_conversation, is_prompt
+from puna.glassbox.receipt import Receipt
+from puna.glassbox.record import Recording
+from puna.glassbox.replay import Replay
+from puna.glassbox.trace import Trace
+from puna.llm import (
+    LLM,
+    CallSettings,
+    Chat,
+    Chats,
+    ChatSettings,
+    ChatTraceSettings,
+    Params,
+    Prompt,
+    PromptJob,
+    Prompts,
+    TraceSettings,
+    is_conversation,
+    is_prompt,
+)
 from puna.messages import Messages
 from puna.pooling import Floats
 from puna.progress import Reporter
@@ -124,6 +142,51 @@ class AsyncLLM:
         job = await asyncio.to_thread(self.sync.ranking_job, query, documents, instruction)
         news = News()
         return ranked(job.scores(await _ended(job.begin(self._runner, news.tell_end), news)), count)
+
+    @overload
+    async def trace(self, prompts: str, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    @overload
+    async def trace(
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[TraceSettings]
+    ) -> list[Trace]: ...
+    @overload
+    async def trace(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    async def trace(
+        self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[TraceSettings]
+    ) -> Trace | list[Trace]:
+        """As `LLM.trace`."""
+        traces = await self._traces(partial(self.sync.recording, prompts, params, settings))
+        return traces[0] if is_prompt(prompts) else traces
+
+    @overload
+    async def chat_trace(self, messages: Chat, params: Params = None, **settings: Unpack[ChatTraceSettings]) -> Trace: ...
+    @overload
+    async def chat_trace(
+        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> list[Trace]: ...
+    async def chat_trace(
+        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> Trace | list[Trace]:
+        """As `LLM.chat_trace`."""
+        traces = await self._traces(partial(self.sync.chat_recording, messages, params, settings))
+        return traces[0] if is_conversation(messages) else traces
+
+    async def _traces(self, prepare: Callable[[], Recording]) -> list[Trace]:
+        recording = await asyncio.to_thread(prepare)
+        news = News()
+        await _ended(recording.begin(news.tell_end), news)
+        return await asyncio.to_thread(recording.traces)
+
+    async def receipt(self, completion: Completion) -> Receipt:
+        """As `LLM.receipt`. A task that is cancelled leaves the weights to be read."""
+        return await asyncio.to_thread(self.sync.receipt, completion)
+
+    async def replay(self, receipt: Receipt) -> Replay:
+        """As `LLM.replay`."""
+        job = await asyncio.to_thread(self.sync.replay_job, receipt)
+        news = News()
+        (handle,) = await _ended([job.begin(news.tell_end)], news)
+        return await asyncio.to_thread(job.result, handle)
 
     async def close(self) -> None:
         """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""

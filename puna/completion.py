@@ -38,6 +38,7 @@ class Completion:
     is_reasoning_cut: bool = False  # whether `thinking_budget` or `Handle.end_thinking` ended the reasoning
     others: tuple[Completion, ...] = ()  # if n is above 1: the other samples
     params: SamplingParams | None = field(default=None, compare=False, repr=False)  # as they were used, with the seed
+    own_code: str = field(default="", compare=False, repr=False)  # as in Handle: no receipt can hold such functions
     read: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)  # what `parsed` is read with
 
     @property
@@ -98,6 +99,7 @@ class Completion:
             num_reasoning_tokens=found.num_tokens,
             is_reasoning_cut=found.is_cut,
             params=request.params,
+            own_code=handle.own_code,
             read=_reader(request.params),
         )
 

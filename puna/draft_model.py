@@ -156,9 +156,16 @@ def require_same_vocabulary(model: Tokenizer | None, draft: Tokenizer | None) ->
         raise UsageError(
             f"a draft model needs tokenizers to compare, and {'the model' if model is None else 'it'} has none", hint=hint
         )
-    if model.vocab_size != draft.vocab_size:
-        raise UsageError(f"the draft model has {draft.vocab_size} tokens, and the model {model.vocab_size}", hint=hint)
+    if problem := vocabulary_difference(model, draft, "the model", "the draft model"):
+        raise UsageError(problem, hint=hint)
+
+
+def vocabulary_difference(model: Tokenizer, other: Tokenizer, name: str, other_name: str) -> str:
+    """In which token two vocabularies differ, in words with these names; "" if in none."""
+    if model.vocab_size != other.vocab_size:
+        return f"{other_name} has {other.vocab_size} tokens, and {name} {model.vocab_size}"
     for token_id in range(model.vocab_size):
-        ours, theirs = model.piece(token_id), draft.piece(token_id)
-        if ours != theirs or model.token_bytes(token_id) != draft.token_bytes(token_id):
-            raise UsageError(f"token {token_id} is {theirs!r} in the draft model, and {ours!r} in the model", hint=hint)
+        ours, theirs = model.piece(token_id), other.piece(token_id)
+        if ours != theirs or model.token_bytes(token_id) != other.token_bytes(token_id):
+            return f"token {token_id} is {theirs!r} in {other_name}, and {ours!r} in {name}"
+    return ""

@@ -26,6 +26,7 @@ Indices = npt.NDArray[np.intp]
 Sums = npt.NDArray[np.float64]
 RowFilter = Callable[[Row, SamplingParams, History], Row]
 KeptIds = Callable[[Row, SamplingParams], Indices | None]
+OwnNumber = Callable[[SamplingParams, History], float]
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -175,11 +176,13 @@ def _min_p(logits: Row, params: SamplingParams) -> Indices | None:
 def xtc(logits: Row, params: SamplingParams, history: History) -> Row:
     """With some probability, drop all but the least likely of the tokens that reach the threshold ("exclude top choices").
 
+    It acts where the number that it draws for a token (`xtc_number`) is below the probability.
+
     >>> row, history = np.log(np.float32([0.5, 0.3, 0.2])), History()
     >>> xtc(row, SamplingParams(xtc_probability=1.0, xtc_threshold=0.25, seed=1), history).round(2).tolist()
     [-inf, -1.2000000476837158, -1.6100000143051147]
     """
-    if uniform(params.seed or 0, XTC_STREAM + history.num_generated) >= params.xtc_probability:
+    if xtc_number(params, history) >= params.xtc_probability:
         return logits
     ids, shares = _shares(logits)
     likely = ids[shares >= params.xtc_threshold]
@@ -188,6 +191,11 @@ def xtc(logits: Row, params: SamplingParams, history: History) -> Row:
     excluded = logits.copy()
     excluded[np.delete(likely, _last_of_smallest(logits[likely]))] = REMOVED_LOGIT
     return excluded
+
+
+def xtc_number(params: SamplingParams, history: History) -> float:
+    """XTC's own random number for the next token, in [0, 1). The token's draw has another one."""
+    return uniform(params.seed or 0, XTC_STREAM + history.num_generated)
 
 
 def temperature(logits: Row, params: SamplingParams, history: History) -> Row:
@@ -303,6 +311,7 @@ class Filter(NamedTuple):
     instead_of: tuple[str, ...] = ()  # the filters that do not run if this one does
     keeps: KeptIds | None = None  # the ids that `step` keeps, ascending (None: all): it need not make a row, nor read one again
     make: Callable[[SamplingParams, Tokenizer | None], RowFilter] | None = None
+    number: OwnNumber | None = None  # the random number that it draws for each token; None: it draws none
 
 
 FIRST, LAST = "", "last"
@@ -325,7 +334,7 @@ FILTERS: Mapping[str, Filter] = {
     "typical_p": Filter(typical_p, ("typical_p",), "typ_p", keeps=_typical),
     "top_p": Filter(top_p, ("top_p",), "top_p", keeps=_nucleus),
     "min_p": Filter(min_p, ("min_p",), "min_p", keeps=_min_p),
-    "xtc": Filter(xtc, ("xtc_probability",), "xtc", ("xtc_threshold", "seed")),
+    "xtc": Filter(xtc, ("xtc_probability",), "xtc", ("xtc_threshold", "seed"), number=xtc_number),
     "temperature": Filter(temperature, ("temperature",), "temperature"),
     "dynamic_temperature": Filter(
         dynamic_temperature, ("dynatemp_range",), "temperature", ("dynatemp_exponent", "temperature"), instead_of=("temperature",)
@@ -406,6 +415,7 @@ class BoundFilter(NamedTuple):
     step: RowFilter
     is_edit: bool
     keeps: KeptIds | None = None
+    number: OwnNumber | None = None
 
 
 def make_steps(params: SamplingParams, tokenizer: Tokenizer | None = None) -> list[BoundFilter]:
@@ -416,7 +426,7 @@ def make_steps(params: SamplingParams, tokenizer: Tokenizer | None = None) -> li
 def _bound(name: str, filter_: Filter, params: SamplingParams, tokenizer: Tokenizer | None) -> BoundFilter:
     step = filter_.make(params, tokenizer) if filter_.make is not None else filter_.step
     assert step is not None, name
-    return BoundFilter(name, step, filter_.is_edit, filter_.keeps)
+    return BoundFilter(name, step, filter_.is_edit, filter_.keeps, filter_.number)
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------------------

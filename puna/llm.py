@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, Unpack, overload
+from typing import Any, NamedTuple, NoReturn, Self, TypedDict, Unpack, cast, overload
 
 from puna import beam_search, checks, embedding, formats, rerank, samples
 from puna.backends.base import Backend, ProcessRank
@@ -31,11 +31,14 @@ from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
+from puna.glassbox.against import FirstRun, Side, compared, first_run, other_run
+from puna.glassbox.diff import OtherRun, RunDiff
 from puna.glassbox.explorer import Explorer
 from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
 from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import TracedModel, record, text_of
-from puna.glassbox.replay import Replay, replay
+from puna.glassbox.record import Recording, TracedModel, run, text_of
+from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
+from puna.glassbox.replay import Replay, ReplayJob
 from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
@@ -76,12 +79,29 @@ class CallSettings(SamplingSettings, total=False):
     opening: str | Sequence[int]
 
 
+class TraceArguments(TypedDict, total=False):
+    """Arguments of a trace besides those of any call; `LLM.trace` explains them."""
+
+    top: int
+    first: int | None
+    layers: LayerChoice
+    max_candidates: int
+
+
+class TraceSettings(CallSettings, TraceArguments, total=False):
+    """Arguments of `LLM.trace`."""
+
+
 class ChatSettings(CallSettings, total=False):
     """Arguments of a chat besides those of any call; `LLM.encode_chat` explains them."""
 
     template_args: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | None
+
+
+class ChatTraceSettings(ChatSettings, TraceArguments, total=False):
+    """Arguments of `LLM.chat_trace`."""
 
 
 class PromptJob(NamedTuple):
@@ -185,6 +205,7 @@ class LLM:
         self.config = config
         self.backend = parts.backend
         self.stored_pages, self._drafter = load_beside(parts, report)
+        self.adapter_digests = {adapter.name: adapter.digest for adapter in checkpoint.adapters}
         self.engine = Engine(
             parts.backend,
             parts.tokenizer,
@@ -193,7 +214,7 @@ class LLM:
             checkpoint.config,
             source=self.stored_pages,
             drafter=self._drafter,
-            adapters={adapter.name: adapter.digest for adapter in checkpoint.adapters},
+            adapters=self.adapter_digests,
             report=report,
         )
         self.chat_template = checkpoint.chat_template
@@ -329,19 +350,19 @@ class LLM:
         streams = self._open(self.chat_jobs(messages, params, settings))
         return streams[0] if is_conversation(messages) else streams
 
+    @overload
+    def trace(self, prompts: str, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    @overload
     def trace(
-        self,
-        prompt: Prompt,
-        params: Params = None,
-        *,
-        top: int = 10,
-        first: int | None = None,
-        layers: LayerChoice = False,
-        **settings: Unpack[CallSettings],
-    ) -> Trace:
-        """Like `generate` for one prompt, but returns all that happened: the prompt's tokens and, for each step, the candidates
-        after the model and after each filter, what each removed, the number that was drawn and where it fell, why the answer
-        ended, and times. The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed.
+        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[TraceSettings]
+    ) -> list[Trace]: ...
+    @overload
+    def trace(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
+    def trace(self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace | list[Trace]:
+        """Like `generate`, but returns all that happened: the prompt's tokens and, for each step, the candidates after the model
+        and after each filter, what each removed, the number that was drawn and where it fell, why the answer ended, and times.
+        The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed. A list of prompts runs
+        together; each trace shows its row in the padded batch that Meta's `generate` would make of all of them.
 
         `top`: the most likely candidates that each stage shows; 0: no stages. 0..1000 [10]. `first`: with an `opening`, the
         first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
@@ -352,22 +373,47 @@ class LLM:
         answer (the logit lens), and how each head weighs the positions before. That passes the text through the model once more,
         slowly, by numpy. UsageError for a step before the prompt, InsufficientMemoryError if a layer does not fit as float32.
         [False: nowhere]
+        `max_candidates`: a trace leaves out the steps after so many, and says how many; each takes some 300 bytes. [200000]
         """
-        return self._trace(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top, first, layers)
+        traces = run(self.recording(prompts, params, settings))
+        return traces[0] if is_prompt(prompts) else traces
 
+    @overload
+    def chat_trace(self, messages: Chat, params: Params = None, **settings: Unpack[ChatTraceSettings]) -> Trace: ...
+    @overload
     def chat_trace(
-        self,
-        messages: Chat,
-        params: Params = None,
-        *,
-        top: int = 10,
-        first: int | None = None,
-        layers: LayerChoice = False,
-        **settings: Unpack[ChatSettings],
-    ) -> Trace:
-        """Like `trace`, of the answer to a conversation, as `chat` gives it."""
-        jobs = partial(self.chat_jobs, messages, params, settings)
-        return self._trace(messages, jobs, is_conversation(messages), top, first, layers)
+        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> list[Trace]: ...
+    def chat_trace(
+        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatTraceSettings]
+    ) -> Trace | list[Trace]:
+        """Like `trace`, of the answer to a conversation, as `chat` gives it, or to each of a list."""
+        traces = run(self.chat_recording(messages, params, settings))
+        return traces[0] if is_conversation(messages) else traces
+
+    def recording(self, prompts: Prompt | Prompts, params: Params, settings: TraceSettings) -> Recording:
+        """What `trace` runs. All prompts are checked and encoded before the first one runs."""
+        own, others = _of_trace(settings)
+        return self._recording([prompts] if is_prompt(prompts) else prompts, own, lambda: self.jobs(prompts, params, others))
+
+    def chat_recording(self, messages: Chat | Chats, params: Params, settings: ChatTraceSettings) -> Recording:
+        """What `chat_trace` runs."""
+        own, others = _of_trace(settings)
+        given: Sequence[Any] = [messages] if is_conversation(messages) else messages
+        return self._recording(given, own, lambda: self.chat_jobs(messages, params, others))
+
+    def _recording(self, given: Sequence[Any], own: TraceArguments, encode: Callable[[], list[PromptJob]]) -> Recording:
+        choice = checked_choice(own.get("layers", False))
+        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
+        top = checks.whole("top", own.get("top", 10), 0, 1000)
+        most = checks.whole("max_candidates", own.get("max_candidates", MAX_CANDIDATES), 1, MOST_CANDIDATES)
+        started = time.perf_counter()
+        jobs = encode()
+        seconds = time.perf_counter() - started
+        return Recording(
+            self.runner, self.traced_model, [traced_from(job, own.get("first")) for job in jobs],
+            given=list(map(text_of, given)), tokenizer_s=seconds, top=top, max_candidates=most, look=look,
+        )  # fmt: skip
 
     def explore(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Explorer:
         """A tree of answers to a prompt. `Explorer.start` makes the first one; then an answer can be branched at any token, a
@@ -392,19 +438,92 @@ class LLM:
             given=text, tokenizer_s=seconds, top=count,
         )  # fmt: skip
 
+    def diff(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[CallSettings],
+    ) -> RunDiff:
+        """Run a prompt here, and again with another model or other settings, and compare: where the answers part, how far the
+        models' probabilities are apart for each token of the first answer (KL), and the first layer whose hidden states differ.
+
+        `other`: the model of the second run; None: this one. `changed`: its sampling parameters that differ, such as
+        {"temperature": 0.7}; a seed that was drawn for the first run is used for both. UsageError if the vocabularies differ.
+        """
+        return self._diff(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), other or self, changed or {})
+
+    def chat_diff(
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        other: LLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[ChatSettings],
+    ) -> RunDiff:
+        """Like `diff`, of the answers to a conversation. Both models get the same tokens, by the template of this one."""
+        jobs = partial(self.chat_jobs, messages, params, settings)
+        return self._diff(messages, jobs, is_conversation(messages), other or self, changed or {})
+
+    def _diff(
+        self,
+        given: Prompt | Chat,
+        encode: Callable[[], list[PromptJob]],
+        is_one: bool,
+        other: LLM,
+        changed: Mapping[str, Any],
+    ) -> RunDiff:
+        if not is_one:
+            raise UsageError(
+                "a comparison is of one prompt, and a list of them is given", hint="Compare them one after the other."
+            )
+        (job,) = encode()
+        first = self.first_run(job)
+        name = ", ".join([*([] if other is self else [str(other.path)]), *(f"{key}={value}" for key, value in changed.items())])
+        return compared(first, [other.run_against(first, name, changed)])
+
+    def first_run(self, job: PromptJob) -> FirstRun:
+        """Run a prompt, and keep what another run is compared with. This model may then be closed."""
+        if job.sampler is not None or job.processors or job.opening != NO_OPENING:
+            raise UsageError("a comparison takes no sampler, logits_processors or opening", hint="Leave them out.")
+        return first_run(self._side(str(self.path)), job.prompt_ids, job.params)
+
+    def run_against(self, first: FirstRun, name: str, changed: Mapping[str, Any]) -> OtherRun:
+        """Run a prompt that another model, or this one, ran first, with `changed` sampling parameters, and compare."""
+        params = dataclasses.replace(first.completion.params or self.default_params, **changed)
+        return other_run(first, self._side(name), params, self._report)
+
+    def _side(self, name: str) -> Side:
+        plan, checkpoint = self.plan, self._opened()
+        source = (str(self.path.resolve()), *self.config.lora)
+        return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
+
     def receipt(self, completion: Completion) -> Receipt:
-        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once."""
-        info = self.backend.info
-        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description)
+        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once.
+
+        Of several samples (`n`), each has its own: `[llm.receipt(one) for one in completion.choices]`. UsageError for a run that
+        samplers or logits processors of the caller's own took part in, or whose thinking somebody ended by hand.
+        """
+        info, params = self.backend.info, completion.params
+        adapter = self.adapter_digests.get(params.lora_name, "") if params is not None and params.lora_name else ""
+        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description, adapter)
 
     def replay(self, receipt: Receipt) -> Replay:
-        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights.
+        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights, or if the adapter
+        that it names is another one.
 
         On another backend, or with another type of weights or K and V, a run may turn where two tokens are nearly as likely:
         `Replay.difference` has the step, both candidates and their margin.
         """
-        receipt.require_same(self.fingerprint, str(self.path))
-        return replay(self.runner, self.traced_model, receipt)
+        return self.replay_job(receipt).run()
+
+    def replay_job(self, receipt: Receipt) -> ReplayJob:
+        """What `replay` runs. Reads all weights, once."""
+        receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
+        return ReplayJob(self.runner, self.traced_model, receipt)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -417,25 +536,6 @@ class LLM:
         if self._checkpoint is None:
             raise UsageError("the model was closed", hint="Load it again.")
         return self._checkpoint
-
-    def _trace(
-        self,
-        given: Prompt | Chat,
-        encode: Callable[[], list[PromptJob]],
-        is_one: bool,
-        top: int,
-        first: int | None,
-        layers: LayerChoice,
-    ) -> Trace:
-        if not is_one:
-            raise UsageError("a trace follows one prompt, and a list of them is given", hint="Trace them one after the other.")
-        choice = checked_choice(layers)
-        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
-        count, started = checks.whole("top", top, 0, 1000), time.perf_counter()
-        (job,) = encode()
-        seconds, text = time.perf_counter() - started, text_of(given)
-        own = traced_from(job, first)
-        return record(self.runner, self.traced_model, *own, given=text, tokenizer_s=seconds, top=count, look=look)
 
     @property
     def traced_model(self) -> TracedModel:
@@ -850,6 +950,12 @@ def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
     if given is not None and settings.get("json_schema") is not None:
         raise UsageError("schema and json_schema are two names of one argument", hint="Give one of them.")
     return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
+
+
+def _of_trace(settings: Mapping[str, Any]) -> tuple[TraceArguments, Any]:
+    """The arguments of a trace, and those of its call."""
+    own = {name: value for name, value in settings.items() if name in TraceArguments.__annotations__}
+    return cast(TraceArguments, own), {name: value for name, value in settings.items() if name not in own}
 
 
 _BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()

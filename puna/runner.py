@@ -34,7 +34,7 @@ from puna.engine import Engine
 from puna.errors import NumericalError, UsageError
 from puna.opening import NO_OPENING, Opening
 from puna.pooling import Pool
-from puna.processors import LogitsProcessor
+from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import Request, SamplingParams, StepOutput
 from puna.sampling import TokenSampler, Watcher
 
@@ -50,6 +50,7 @@ class Handle(Iterator[StepOutput]):
     request: Request | None = None  # None until the engine has taken it
     error: BaseException | None = None  # why the engine refused it, or what broke its last step
     first_token_at = ended_at = 0.0  # on the clock of time.perf_counter; 0: not yet
+    own_code = ""  # "sampler" or "logits_processors", if functions of the caller's own choose its tokens
 
     def __init__(self, runner: Runner, listener: Callable[[Handle], object]) -> None:
         self.submitted_at = time.perf_counter()
@@ -202,6 +203,7 @@ class Runner:
         belongs to; None: it is a call of its own.
         """
         handle = Handle(self, listener)
+        handle.own_code = "sampler" if sampler is not None else PROCESSORS if processors else ""
         add = partial(self._engine.add, prompt_ids, params, sampler, pool, processors, watcher=watcher, opening=opening)
         self._ask(partial(self._admit, handle, add, leader, call or Call()))
         if self._is_closed:  # nobody else may come to refuse it

@@ -69,6 +69,9 @@ class Watcher(Protocol):
     def filtered(self, name: str, kept: Candidates) -> None:
         """What a filter left; GIVEN: what the filters are given, which is less than the logits if a constraint removed some."""
 
+    def drew(self, name: str, uniform: float) -> None:
+        """A filter drew a number of its own, in [0, 1), before it filters (XTC)."""
+
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
         """The candidate at `index` was taken: by the number `uniform`; None: as the most likely one. Not called for a token that
         was given, and that the sampler would not have taken."""
@@ -302,6 +305,8 @@ def candidates(
     if watcher is not None:
         watcher.filtered(GIVEN, kept)
     for bound in filters:
+        if watcher is not None and bound.number is not None:
+            watcher.drew(bound.name, bound.number(params, history))
         kept = _filtered(bound, kept, len(logits), params, history)
         if watcher is not None:
             watcher.filtered(bound.name, kept)

@@ -5,24 +5,20 @@ make pictures
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from scripts.pictures import DOCS, keep, launched
 from tests.server.scripted import last_question, scripted_model
 from tests.server.serving import TEMPLATE, serving
 
-DOCS = Path(__file__).parents[1] / "docs"
 DESKTOP, PHONE = {"width": 1280, "height": 820}, {"width": 390, "height": 800}
 THINKING = TEMPLATE + "{# <think> </think> #}"
-COLOURS = 64
 DONE = "#send:not([hidden])"
 
 ENGLISH = """A **llama** is a domesticated camelid of the high Andes. Herders keep it for three things:
@@ -131,15 +127,9 @@ def opened(browser: Any, port: int, picture: Picture) -> Iterator[Any]:
     context.close()
 
 
-def keep(png: bytes, file: Path) -> None:
-    """A third of the bytes, and the same to the eye: a page has few colours."""
-    Image.open(BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
-
-
 def main(folder: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with serving(scripted_model(answer, "demo", 0.001, THINKING)) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = launched(playwright)
         for picture in PICTURES:
             with opened(browser, server.port, picture) as page:
                 picture.pose(page)

@@ -94,6 +94,7 @@ TESTED = {
     "conformance/test_llama_cpp_samplers.py": "puna/filters.py puna/dry.py",
     "conformance/test_real_models.py": "puna/formats puna/tokenizers puna/backends",
     "conformance/test_tokenizers.py": "puna/tokenizers",
+    "explain/test_tours.py": "puna/explain/tours",
     "formats/test_hostile_gguf.py": "puna/formats/gguf.py puna/formats/gguf_file.py",
     "formats/test_hostile_tokenizers.py": "puna/formats/tokenizer_files.py",
     "formats/test_open_checkpoint.py": "puna/formats/__init__.py",

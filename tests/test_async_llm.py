@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from puna.backends import backend_spec, create_backend
 from puna.completion import Completion
 from puna.config import EngineConfig
 from puna.errors import ContextLengthError, UsageError
+from puna.glassbox.trace import Trace
 from puna.llm import LLM
 from puna.plan import make_plan as plan_of_model
 from puna.request import FinishReason, SamplingParams
@@ -332,7 +334,12 @@ async def _running(llm: AsyncLLM) -> None:
         await asyncio.sleep(0)
 
 
-WAYS = (cancelled, timed_out, waited_for, broken_off, raised, left, closed)
+async def traced(llm: AsyncLLM, prompt: str) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(llm.trace([prompt, "another"], ENDLESS), 0.05)
+
+
+WAYS = (traced, cancelled, timed_out, waited_for, broken_off, raised, left, closed)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -521,3 +528,53 @@ def test_a_cancelled_embedding_ends_its_requests() -> None:
             assert not llm.sync.engine.has_work
 
     asyncio.run(cancelled())
+
+
+# ---- the glass box --------------------------------------------------------------------------------------------------
+
+
+def told(trace: Trace) -> Any:
+    """A trace without what differs between two runs: their times, and what came from the cache."""
+    steps = [dataclasses.replace(step, model_s=None, sampling_s=None, computed=()) for step in trace.steps]
+    return steps, trace.token_ids, trace.text, trace.why, trace.prompt.padded
+
+
+def test_traces_receipts_and_replays_are_those_of_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = SamplingParams(max_tokens=6, temperature=2.0, seed=3, top_k=9)
+    monkeypatch.setattr("puna.llm.encode_chat", lambda messages, *_, **__: [256, *messages[0]["content"].encode()])
+    with make_llm(ByteTokenizer()) as llm:
+        expected, chats = llm.trace(["hello", "a"], drawn), llm.chat_trace("hello", drawn, top=2)
+        receipt = llm.receipt(llm.generate("hello", drawn))
+
+        async def main() -> None:
+            own = AsyncLLM.from_llm(llm)
+            traces, answer = await asyncio.gather(own.trace(["hello", "a"], drawn), own.generate("beside", TEN))
+            assert list(map(told, traces)) == list(map(told, expected)) and len(answer.token_ids) == 10
+            assert told(await own.trace("hello", drawn))[:3] == told(expected[0])[:3]
+            assert told(await own.chat_trace("hello", drawn, top=2)) == told(chats)
+            assert await own.receipt(await own.generate("hello", drawn)) == receipt
+            assert (await own.replay(receipt)).is_verified
+            assert not (await own.replay(dataclasses.replace(receipt, token_ids=(7, *receipt.token_ids[1:])))).is_verified
+            with pytest.raises(UsageError, match="top"):
+                await own.trace("hello", top=-1)
+
+        ran(main)
+
+
+def test_the_event_loop_goes_on_while_a_trace_and_a_replay_run() -> None:
+    llm, gate = gated()
+
+    async def main() -> None:
+        async with llm:
+            receipt = await llm.receipt(await llm.generate("first", TEN))
+            gate.shut()
+            tracing, replaying = asyncio.create_task(llm.trace("first", TEN)), asyncio.create_task(llm.replay(receipt))
+            await gate.until_inside()
+            replaying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await replaying
+            gate.open()
+            assert (await tracing).token_ids == receipt.token_ids
+            await until_clean(llm)
+
+    ran(main)

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "docs/from-bare-metal.md", "docs/how-generate-works.md", "docs/glossary.md"),
     *("docs/serving.md",),
+    *(f"docs/tours/{path.name}" for path in sorted((ROOT / "docs" / "tours").iterdir())),
 )
 
 # Programs whose commands are not run here -> why. What they are given belongs to the reader's machine.

@@ -18,11 +18,9 @@ from puna.progress import printable
 from puna.units import counted, megabytes
 
 if TYPE_CHECKING:
-    from puna.completion import Completion
     from puna.glassbox.receipt import Receipt
     from puna.glassbox.replay import Difference, Replay
     from puna.glassbox.trace import Candidate
-    from puna.llm import LLM
 
 MAX_BYTES = 1 << 26
 
@@ -64,10 +62,20 @@ def read_receipt(path: Path) -> Receipt:
     return Receipt.read(data.decode("utf-8", "replace"), str(path))
 
 
-def write_receipt(path: str, llm: LLM, completion: Completion) -> None:
-    """Write the receipt of an answer."""
-    text = json.dumps(llm.receipt(completion).as_json(), ensure_ascii=False, indent=1)
-    save_text(Path(path).expanduser(), text + "\n", overwrite=True)
+def write_receipts(path: str, receipts: list[Receipt]) -> None:
+    """Write the receipt of an answer; of several samples each one's, under the names of `numbered`."""
+    for number, receipt in enumerate(receipts, 1):
+        text = json.dumps(receipt.as_json(), ensure_ascii=False, indent=1)
+        save_text(numbered(Path(path).expanduser(), number, len(receipts)), text + "\n", overwrite=True)
+
+
+def numbered(path: Path, number: int, count: int) -> Path:
+    """The file of one of `count` samples.
+
+    >>> numbered(Path("r.json"), 1, 1).name, numbered(Path("r.json"), 2, 3).name
+    ('r.json', 'r-2.json')
+    """
+    return path if count == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def replay_lines(found: Replay, receipt: Receipt) -> list[str]:

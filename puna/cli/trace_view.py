@@ -30,8 +30,9 @@ def trace_lines(trace: Trace, width: int) -> Iterator[str]:
     for step in trace.steps:
         yield from _step(step, width)
     if trace.num_left_out:
+        left_out = counted(trace.num_left_out, "further token")
         yield from _paragraph(
-            f"The trace is full: {counted(trace.num_left_out, 'further token')} left out. A lower --top leaves more room.", width
+            f"The trace is full: {left_out} left out. A higher --limit, or a lower --top, leaves more room.", width
         )
     yield from ("", *wrapped(f"The answer: {quoted(trace.text)}", width, "", "  "))
     times = (
@@ -72,18 +73,27 @@ def _numbered(token: TracedToken) -> str:
 
 
 def _batch(trace: Trace, width: int) -> Iterator[str]:
-    padded = trace.prompt.padded
-    (rows, columns), given = padded.shape, trace.prompt.num_tokens
     first = trace.steps[0].computed if trace.steps else ()
     chunks = " and ".join(f"{one.first}..{one.last - 1}" for one in first)
     yield "The batch"
-    yield from wrapped(
-        f"Meta's generate: {rows} x {columns} places, {given} tokens and {padded.num_pads[0]} of padding ({padded.pad_id}); "
-        f"the mask is true for the {given}.",
-        width, "  ", "    ",
-    )  # fmt: skip
+    yield from wrapped(_rectangle(trace.prompt), width, "  ", "    ")
     yield from wrapped(f"puna: no padding. It computes the tokens {chunks or 'none'}, then one a step.", width, "  ", "    ")
     yield ""
+
+
+def _rectangle(prompt: TracedPrompt) -> str:
+    """The batch of Meta's `generate`, in words."""
+    padded, own = prompt.padded, prompt.num_tokens
+    (rows, columns), pads = padded.shape, sum(padded.num_pads)
+    shape = f"Meta's generate: {rows} x {columns} places, {rows * columns - pads} tokens and {pads} of padding ({padded.pad_id})"
+    if rows == 1:
+        return f"{shape}; the mask is true for the {own}."
+    forced = padded.num_forced[padded.row]
+    reads = f"; then it reads the other {forced} of this row, one a step, beside what the shorter ones generate" if forced else ""
+    return (
+        f"{shape}. This prompt is row {padded.row + 1}, whose mask is true for its {own}. "
+        f"The first step computes {counted(padded.num_prefilled, 'column')}{reads}."
+    )
 
 
 def _filters(trace: Trace, width: int) -> Iterator[str]:
@@ -105,6 +115,8 @@ def _step(step: TracedStep, width: int) -> Iterator[str]:
         yield f"  {'':{NAME_WIDTH}} {'left':>7} {'bits':>5}"
     for stage in step.stages:
         yield _row(stage, width)
+        if stage.uniform is not None:
+            yield f"    - for itself, {stage.name} drew {stage.uniform:.6f}"
         if stage.cut is not None:
             yield from wrapped(_removed(stage.cut), width, "    ", "    ")
     if step.draw is not None:

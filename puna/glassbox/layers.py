@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from puna import checks
 from puna.backends import backend_spec
-from puna.backends.reference import ForwardPass, StreamedWeights, rms_norm, softcap
+from puna.backends.reference import ForwardPass, StreamedWeights, Tap, rms_norm, softcap
 from puna.batch import Batch
 from puna.completion import Completion
 from puna.config import EngineConfig
@@ -104,9 +104,9 @@ class TracedText:
     adapter: int = NO_ADAPTER  # the LoRA adapter of the run
 
     @classmethod
-    def of(cls, completion: Completion, checkpoint: Checkpoint) -> Self:
-        name = None if completion.params is None else completion.params.lora_name
-        adapter = adapter_number(name, [one.name for one in checkpoint.adapters])
+    def of(cls, completion: Completion, checkpoint: Checkpoint, lora_name: str | None) -> Self:
+        """Prompt and answer, for a model with the adapter of that name."""
+        adapter = adapter_number(lora_name, [one.name for one in checkpoint.adapters])
         return cls((*completion.prompt_ids, *completion.token_ids), len(completion.prompt_ids), adapter)
 
     def batch(self, last: int) -> Batch:
@@ -131,38 +131,35 @@ def num_pages(num_tokens: int) -> int:
 
 @dataclass(eq=False)
 class LayerTap:
-    """Keeps what is heard at some rows: the hidden states, and the weights of attention.  (rows, layers + 1, hidden_size)"""
+    """Keeps what is heard at some rows: the hidden states, (rows, layers + 1, hidden_size), and the weights of attention."""
 
+    model: ModelConfig
     rows: Sequence[int]
-    hidden_states: Floats
+    report: Reporter = SILENT
+    keeps_attention: bool = True
     attended: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = field(default_factory=dict)  # (row, layer) -> by head
-    on_layer: Callable[[int], None] = lambda layer: None
 
     def __post_init__(self) -> None:
         self._index = {row: index for index, row in enumerate(self.rows)}
+        self.hidden_states = np.empty((len(self.rows), self.model.num_layers + 1, self.model.hidden_size), np.float32)
 
     def hidden(self, layer: int, row: int, x: Floats) -> None:
         if row == 0:
-            self.on_layer(layer)
+            self.report.progress("looking at layers", layer, self.model.num_layers)
         if row in self._index:
             self.hidden_states[self._index[row], layer] = x
 
     def attention(self, layer: int, row: int, weights: Floats) -> None:
-        if row in self._index:
+        if self.keeps_attention and row in self._index:
             self.attended[row, layer] = tuple(map(tuple, weights.astype(np.float64).round(DIGITS).tolist()))
 
 
-def pass_through(
-    checkpoint: Checkpoint, text: TracedText, rows: Sequence[int], report: Reporter = SILENT
-) -> tuple[LayerTap, StreamedWeights]:
-    """Run a text through the reference, as far as the last of some rows, ascending."""
-    model, last = checkpoint.config, rows[-1] + 1
+def pass_through(checkpoint: Checkpoint, text: TracedText, last: int, tap: Tap) -> StreamedWeights:
+    """Run the first `last` tokens of a text through the reference. Returns the weights, for the lens."""
     weights = StreamedWeights(checkpoint)
-    run = ForwardPass(model, weights, checkpoint.adapters, num_pages(last), PAGE_SIZE)
-    states = np.empty((len(rows), model.num_layers + 1, model.hidden_size), np.float32)
-    tap = LayerTap(rows, states, on_layer=lambda layer: report.progress("looking at layers", layer, model.num_layers))
+    run = ForwardPass(checkpoint.config, weights, checkpoint.adapters, num_pages(last), PAGE_SIZE)
     run.run(text.batch(last), tap, ROWS_AT_ONCE)
-    return tap, weights
+    return weights
 
 
 def lens(model: ModelConfig, weights: StreamedWeights, states: Floats) -> Floats:
@@ -200,13 +197,15 @@ class LayerLook:
         self, completion: Completion, steps: Sequence[TracedStep], token: Callable[[int], TracedToken], top: int
     ) -> TracedLayers:
         """The chosen positions of a run. `top`: candidates that each layer shows."""
-        started, model, text = time.perf_counter(), self.checkpoint.config, TracedText.of(completion, self.checkpoint)
+        started, model = time.perf_counter(), self.checkpoint.config
+        text = TracedText.of(completion, self.checkpoint, None if completion.params is None else completion.params.lora_name)
         chosen = positions_of(self.choice, text.num_prompt, len(text.token_ids))
         rows = self._within_limit(chosen, top)
         positions: tuple[TracedPosition, ...] = ()
         if rows:
             require_memory(self.checkpoint, rows)
-            tap, weights = pass_through(self.checkpoint, text, rows, self.report)
+            tap = LayerTap(model, rows, self.report)
+            weights = pass_through(self.checkpoint, text, rows[-1] + 1, tap)
             by_index = {step.index: step for step in steps}
             view = _View(model, text, by_index, token, top)
             positions = tuple(view.positions(tap, weights))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
+from puna.checks import shown
 from puna.completion import Completion
 from puna.errors import UsageError, first_line
 from puna.filters import needed_filters
@@ -15,6 +18,7 @@ from puna.request import SamplingParams
 from puna.version import __version__
 
 RECEIPT_FORMAT = "puna-receipt-1"
+BESIDE_RESULT = frozenset({"cache_salt", "priority"})  # settings that change no token; a server makes a salt of its client's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One run. It does not hold a sampler or logits processors of the caller's own: without them, a replay differs."""
+    """One run."""
 
     format: str
     engine: str  # the version of puna
@@ -42,16 +46,18 @@ class Receipt:
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str
-    num_given: int = 0  # the first tokens, which were given as the answer's opening
+    adapter: str = ""  # a digest of the LoRA adapter that `lora_name` chose
+    num_opened: int = 0  # of `token_ids`, those that the answer was given as its opening
 
     @classmethod
-    def of(cls, completion: Completion, model: str, fingerprint: Fingerprint, backend: str, device: str) -> Self:
-        """The receipt of a completion. UsageError for one that was not made here, or by an adapter of its own."""
+    def of(
+        cls, completion: Completion, model: str, fingerprint: Fingerprint, backend: str, device: str, adapter: str = ""
+    ) -> Self:
+        """The receipt of one sample. UsageError for one that was not made here, or that no receipt can repeat."""
         params = completion.params
         if params is None:
             raise UsageError("only the process that ran the model can write a receipt", hint="Leave --server out.")
-        if params.lora_name is not None:
-            raise UsageError("a run with lora_name has no receipt", hint="Merge the adapter: lora (--lora).")
+        _require_repeatable(completion, params)
         return cls(
             format=RECEIPT_FORMAT,
             engine=__version__,
@@ -60,13 +66,14 @@ class Receipt:
             tokenizer=fingerprint.tokenizer,
             backend=backend,
             device=device,
-            settings=settings_of(params),
+            settings={name: value for name, value in settings_of(params).items() if name not in BESIDE_RESULT},
             filters=needed_filters(params),
             prompt_ids=completion.prompt_ids,
             token_ids=completion.token_ids,
             text=completion.text,
             finish_reason=completion.finish_reason.value,
-            num_given=completion.num_given,
+            adapter=adapter,
+            num_opened=completion.num_given,
         )
 
     @classmethod
@@ -78,13 +85,13 @@ class Receipt:
             raise UsageError(f"{name} is no JSON: {first_line(error)}", hint=HINT) from None
         if not isinstance(given, dict) or given.get("format") != RECEIPT_FORMAT:
             raise UsageError(f"{name} is no receipt of the format {RECEIPT_FORMAT}", hint=HINT)
-        hints, given = get_type_hints(cls), {"num_given": 0, **given}
+        hints = get_type_hints(cls)
+        given = {**_LATER, **given}
         if wrong := [field for field, kind in hints.items() if not _is_of(given.get(field), kind)]:
             raise UsageError(f"{name} has no {wrong[0]}, or it is not of its type", hint=HINT)
-        receipt = cls(**{field: _as(given[field], kind) for field, kind in hints.items()})
-        if not 0 <= receipt.num_given <= len(receipt.token_ids):
-            raise UsageError(f"{name} has {len(receipt.token_ids)} tokens, and num_given is {receipt.num_given}", hint=HINT)
-        return receipt
+        if not 0 <= given["num_opened"] <= len(given["token_ids"]):
+            raise UsageError(f"{name} opens with {given['num_opened']} tokens, and has {len(given['token_ids'])}", hint=HINT)
+        return cls(**{field: _as(given[field], kind) for field, kind in hints.items()})
 
     @property
     def params(self) -> SamplingParams:
@@ -97,17 +104,47 @@ class Receipt:
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def require_same(self, fingerprint: Fingerprint, model: str) -> None:
-        """UsageError, with both digests, if the weights or the tokenizer of a model are not those of the run."""
+    def require_same(self, fingerprint: Fingerprint, model: str, adapters: Mapping[str, str] = MappingProxyType({})) -> None:
+        """UsageError, with both digests, if the weights, the tokenizer or the adapter of a model are not those of the run.
+
+        `adapters`: the LoRA adapters that the model was loaded with, and a digest of each.
+        """
         for what in ("weights", "tokenizer"):
-            theirs, own = getattr(self, what) or "none", getattr(fingerprint, what) or "none"
-            if theirs != own:
+            self._require_equal(what, getattr(self, what), getattr(fingerprint, what), model)
+        if self.adapter:
+            name = str(self.settings.get("lora_name"))
+            if name not in adapters:
+                given = name if name.isprintable() and len(name) <= MAX_NAME else "NAME"
                 raise UsageError(
-                    f"the receipt is of another model: the digest of its {what} is {theirs}, and that of {model} {own}",
-                    hint=f"The run used {self.model}.",
+                    f"the run used the LoRA adapter {shown(name)}, whose digest is {self.adapter}; {model} was loaded without it",
+                    hint=f'Load it with lora_modules=["{given}=PATH"] (--lora-modules {given}=PATH).',
                 )
+            self._require_equal(f"adapter {shown(name)}", self.adapter, adapters[name], model)
+
+    def _require_equal(self, what: str, theirs: str, own: str, model: str) -> None:
+        if theirs != own:
+            raise UsageError(
+                f"the receipt is of another model: the digest of its {what} is {theirs or 'none'}, and that of {model} "
+                f"{own or 'none'}",
+                hint=f"The run used {self.model}.",
+            )
 
 
+def _require_repeatable(completion: Completion, params: SamplingParams) -> None:
+    """UsageError for a run that depended on more than a receipt holds."""
+    if completion.own_code:
+        raise UsageError(
+            f"the run used {completion.own_code} of the caller's own, which no receipt can hold",
+            hint=f"Leave {completion.own_code} out.",
+        )
+    if completion.is_reasoning_cut and params.thinking_budget is None:
+        raise UsageError(
+            "somebody ended the thinking of the run, which no receipt can repeat", hint="Set thinking_budget instead."
+        )
+
+
+MAX_NAME = 40
+_LATER: dict[str, Any] = {"adapter": "", "num_opened": 0}  # older receipts lack them
 HINT = "`puna run --receipt FILE` writes one."
 
 

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from puna.completion import Completion
@@ -20,7 +20,7 @@ from puna.glassbox.trace import FORMAT, PaddedBatch, Trace, TracedPrompt, Traced
 from puna.opening import NO_OPENING, Opening
 from puna.processors import PROCESSORS, LogitsProcessor
 from puna.request import CONSTRAINTS, FinishReason, SamplingParams
-from puna.runner import Runner
+from puna.runner import Call, Handle, Runner, nobody_listens
 from puna.sampling import TokenSampler
 from puna.schemas import JsonSchema
 from puna.tokenizers.base import Tokenizer
@@ -52,6 +52,67 @@ class TracedModel:
         return "" if self.tokenizer is None else self.tokenizer.decode(ids, skip_special=False)
 
 
+# A prompt's ids, how it is sampled, and what its answer begins with.
+TracedJob = tuple[Sequence[int], SamplingParams, TokenSampler | None, Sequence[LogitsProcessor], Opening]
+
+
+class Recording:
+    """Prompts that run together, each with a watcher. `begin` submits them; `traces` tells of them when all have ended.
+
+    `top`: the candidates that each stage shows; `max_candidates`: those that a trace holds; `tokenizer_s`: what encoding took.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        model: TracedModel,
+        jobs: Sequence[TracedJob],
+        *,
+        given: Sequence[str | None],
+        tokenizer_s: float,
+        top: int,
+        max_candidates: int = MAX_CANDIDATES,
+        look: LayerLook | None = None,
+    ) -> None:
+        for prompt_ids, params, *_ in jobs:
+            if look is not None:
+                look.require(len(prompt_ids), params)
+            if params.num_samples > 1:
+                raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
+        self._runner, self._model, self._jobs, self._look, self._top = runner, model, jobs, look, top
+        self._given, self._tokenizer_s = given, tokenizer_s
+        self._recorders = [step_recorder(model, top, max_candidates) for _ in jobs]
+        self._handles: list[Handle] = []
+
+    def begin(self, listener: Callable[[Handle], object] = nobody_listens) -> list[Handle]:
+        """Submit all. Who gives them up closes the handles."""
+        call = Call()
+        pairs = zip(self._jobs, self._recorders, strict=True)
+        self._handles = [self._runner.submit(*job, listener, call=call, watcher=recorder) for job, recorder in pairs]
+        return self._handles
+
+    def traces(self) -> list[Trace]:
+        """One for each prompt. All must have ended."""
+        return [self._trace(number) for number in range(len(self._jobs))]
+
+    def _trace(self, number: int) -> Trace:
+        _, params, sampler, processors, _ = self._jobs[number]
+        used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
+        completion, model = Completion.of(self._handles[number]), self._model
+        given, seconds = self._given[number], self._tokenizer_s
+        trace = trace_of(completion, params, self._recorders[number], model, used, given=given, tokenizer_s=seconds)
+        layers = None if self._look is None else self._look.of(completion, trace.steps, cache(model.token), self._top)
+        prompt = dataclasses.replace(trace.prompt, padded=dataclasses.replace(self._padded, row=number))
+        return dataclasses.replace(trace, prompt=prompt, layers=layers)
+
+    @cached_property
+    def _padded(self) -> PaddedBatch:
+        """All prompts of the call in Meta's rectangle. Its `max_gen_len` is one for all: the largest."""
+        limits = [params.max_tokens for _, params, *_ in self._jobs]
+        most = max((limit for limit in limits if limit is not None), default=None)
+        return padded([len(ids) for ids, *_ in self._jobs], None if None in limits else most, self._model.max_context)
+
+
 def record(
     runner: Runner,
     model: TracedModel,
@@ -67,23 +128,26 @@ def record(
     max_candidates: int = MAX_CANDIDATES,
     look: LayerLook | None = None,
 ) -> Trace:
-    """Run a prompt to its end. `top`: the candidates that each stage shows; `tokenizer_s`: what encoding the prompt took."""
-    if look is not None:
-        look.require(len(prompt_ids), params)
-    if params.num_samples > 1:
-        raise UsageError("a trace follows one sample", hint="Leave n and best_of out.")
-    recorder = step_recorder(model, top, max_candidates)
-    handle = runner.submit(prompt_ids, params, sampler, processors, opening, watcher=recorder)
+    """Run one prompt to its end, with the arguments of Recording."""
+    job = (prompt_ids, params, sampler, processors, opening)
+    limits = {"top": top, "max_candidates": max_candidates}
+    (trace,) = run(Recording(runner, model, [job], given=[given], tokenizer_s=tokenizer_s, look=look, **limits))
+    return trace
+
+
+def run(recording: Recording) -> list[Trace]:
+    """Run a recording to the end of its last prompt. If one is refused, none goes on."""
+    handles = recording.begin()
     try:
-        for _ in handle:
-            pass
+        for handle in handles:
+            handle.confirm()
+        for handle in handles:
+            for _ in handle:
+                pass
     finally:
-        handle.close()
-    used = () if sampler is not None else tuple(used_filters(params, has_processors=bool(processors)))
-    completion = Completion.of(handle)
-    trace = trace_of(completion, params, recorder, model, used, given=given, tokenizer_s=tokenizer_s)
-    layers = None if look is None else look.of(completion, trace.steps, cache(model.token), top)
-    return dataclasses.replace(trace, layers=layers)
+        for handle in handles:
+            handle.close()
+    return recording.traces()
 
 
 def step_recorder(model: TracedModel, top: int, max_candidates: int = MAX_CANDIDATES) -> StepRecorder:

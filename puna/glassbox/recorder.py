@@ -20,7 +20,8 @@ from puna.sampling import GIVEN, Candidates, token_logprob
 
 Floats = npt.NDArray[np.float64]
 MODEL, CONSTRAINT = "model", "constraint"
-MAX_CANDIDATES = 200_000  # that a trace keeps: some 60 MB of memory
+MAX_CANDIDATES = 200_000  # that a trace keeps, unless it is told otherwise: some 60 MB of memory
+MOST_CANDIDATES = 1 << 28  # that it may be told to keep
 
 
 class StepRecorder:
@@ -41,6 +42,7 @@ class StepRecorder:
         self._token, self._kv_bytes, self._top = token, kv_bytes_per_token, top
         self._num_left, self._first = max_candidates, first
         self._computed: list[ComputedTokens] = []
+        self._own_numbers: dict[str, float] = {}  # filter -> what it drew for this token
         self._draw: tuple[Candidates, float, int] | None = None
         self._num_known = 0  # tokens whose K and V are in memory
         self._resumed_at = time.perf_counter()
@@ -65,6 +67,9 @@ class StepRecorder:
         elif kept.logits is not self._heard[0][1].logits:
             self._heard.append((CONSTRAINT, kept))
 
+    def drew(self, name: str, uniform: float) -> None:
+        self._own_numbers[name] = uniform
+
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
         self._draw, self._is_drawn = None if uniform is None else (kept, uniform, index), True
 
@@ -74,6 +79,7 @@ class StepRecorder:
             step = self.steps[self._index] = self._step(token_id, sampled_at)
             self._num_left -= size_of(step)
         self._computed, self._heard, self._draw = [], [], None
+        self._own_numbers = {}
         self._num_known += 1  # the token's own, unless the next step says otherwise: guesses were computed before they were taken
         self._resumed_at = time.perf_counter()
 
@@ -97,7 +103,7 @@ class StepRecorder:
         before: StageRow | None = None
         for name, kept in self._heard:
             after = StageRow(kept, self._token)
-            yield after.stage(name, token_id, self._top, before)
+            yield after.stage(name, token_id, self._top, before, self._own_numbers.get(name))
             before = after
 
 
@@ -113,7 +119,7 @@ class StageRow:
         """The ids that can be taken, ascending."""
         return self._places if self._kept.ids is None else self._kept.ids[self._places]
 
-    def stage(self, name: str, token_id: int, top: int, before: StageRow | None) -> Stage:
+    def stage(self, name: str, token_id: int, top: int, before: StageRow | None, uniform: float | None = None) -> Stage:
         likeliest = token_logprob(self._kept.logits, int(self._places[0]), top).top
         return Stage(
             name=name,
@@ -122,6 +128,7 @@ class StageRow:
             top=tuple(self._candidate(place, logprob) for place, logprob in likeliest if self._kept.logits[place] > REMOVED),
             chosen=self._at(token_id) if token_id in self._ids else None,
             cut=None if before is None else before.cut(self._ids),
+            uniform=uniform,
         )
 
     def cut(self, kept: Indices) -> Removal | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -15,7 +16,7 @@ from puna.glassbox.recorder import place_of
 from puna.glassbox.trace import Candidate, Draw
 from puna.history import History, Row
 from puna.opening import Opening
-from puna.runner import Runner
+from puna.runner import Handle, Runner, nobody_listens
 from puna.sampling import Candidates, token_logprob
 
 NEAR_TIE = 0.01  # of a logarithm, or of the numbers 0..1: what another device or type of K and V may well turn
@@ -73,6 +74,9 @@ class Comparison:
     def filtered(self, name: str, kept: Candidates) -> None:
         """Not compared."""
 
+    def drew(self, name: str, uniform: float) -> None:
+        """Not compared."""
+
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
         self._draw = None if uniform is None else (kept, uniform, index)
 
@@ -93,22 +97,36 @@ class Comparison:
         return Candidate(token_id, self._model.token(token_id).text, float(self._logits[token_id]), math.exp(logprob), logprob)
 
 
-def replay(runner: Runner, model: TracedModel, receipt: Receipt) -> Replay:
-    """Run it again, as many tokens as the receipt has."""
-    expected = receipt.token_ids
-    comparison = Comparison(expected, model)
-    params = dataclasses.replace(receipt.params, max_tokens=len(expected), timeout=None)
-    opening = Opening(expected[: receipt.num_given])
-    handle = runner.submit(receipt.prompt_ids, params, opening=opening, watcher=comparison)
-    try:
-        for _ in handle:
-            pass
-    finally:
-        handle.close()
-    found = Completion.of(handle).token_ids
-    pairs = enumerate(zip_longest(expected, found))
-    num_equal = next((index for index, (one, other) in pairs if one != other), len(expected))
-    difference = comparison.difference
-    if difference is None and expected != found:  # where nothing was sampled: a form left no choice, or the run ended
-        difference = Difference(num_equal, None, None, None, None)
-    return Replay(num_equal, len(expected), difference, found, model.backend)
+class ReplayJob:
+    """A receipt's prompt, ready to run again, as many tokens as the receipt has. `begin` submits it; `result` compares."""
+
+    def __init__(self, runner: Runner, model: TracedModel, receipt: Receipt) -> None:
+        self._runner, self._receipt, self._backend = runner, receipt, model.backend
+        self._params = dataclasses.replace(receipt.params, max_tokens=len(receipt.token_ids), timeout=None)
+        self._comparison = Comparison(receipt.token_ids, model)
+
+    def run(self) -> Replay:
+        """Run it to its end."""
+        handle = self.begin()
+        try:
+            for _ in handle:
+                pass
+        finally:
+            handle.close()
+        return self.result(handle)
+
+    def begin(self, listener: Callable[[Handle], object] = nobody_listens) -> Handle:
+        """Submit it. Who gives it up closes the handle."""
+        opening = Opening(self._receipt.token_ids[: self._receipt.num_opened])
+        prompt_ids, watcher = self._receipt.prompt_ids, self._comparison
+        return self._runner.submit(prompt_ids, self._params, opening=opening, listener=listener, watcher=watcher)
+
+    def result(self, handle: Handle) -> Replay:
+        """What the ended run found."""
+        expected, found = self._receipt.token_ids, Completion.of(handle).token_ids
+        pairs = enumerate(zip_longest(expected, found))
+        num_equal = next((index for index, (one, other) in pairs if one != other), len(expected))
+        difference = self._comparison.difference
+        if difference is None and expected != found:  # where nothing was sampled: a form left no choice, or the run ended
+            difference = Difference(num_equal, None, None, None, None)
+        return Replay(num_equal, len(expected), difference, found, self._backend)

@@ -1,4 +1,4 @@
-"""The JSON schema of a trace, made from its dataclasses: their types, and the words of their docstrings."""
+"""The JSON schemas of a trace and of a comparison, made from their dataclasses: the types, and the words of the docstrings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from puna.glassbox.diff import FORMAT as DIFF_FORMAT
+from puna.glassbox.diff import RunDiff
 from puna.glassbox.trace import FORMAT, Trace
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,10 +19,19 @@ FIELD = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)$", re.MULTILINE)  # further l
 
 def trace_schema() -> dict[str, Any]:
     """The schema of `Trace.as_json`, which docs/trace.schema.json holds."""
+    return _schema(Trace, FORMAT, "A trace of puna")
+
+
+def diff_schema() -> dict[str, Any]:
+    """The schema of `RunDiff.as_json`, which docs/diff.schema.json holds."""
+    return _schema(RunDiff, DIFF_FORMAT, "A comparison of runs by puna")
+
+
+def _schema(kind: type, name: str, title: str) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
-    top = _of(Trace, definitions)
-    definitions["Trace"]["properties"]["format"]["const"] = FORMAT
-    return {"$schema": DIALECT, "title": "A trace of puna", **top, "$defs": dict(sorted(definitions.items()))}
+    top = _of(kind, definitions)
+    definitions[kind.__name__]["properties"]["format"]["const"] = name
+    return {"$schema": DIALECT, "title": title, **top, "$defs": dict(sorted(definitions.items()))}
 
 
 def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class TracedToken:
 
 @dataclass(frozen=True, slots=True)
 class PaddedBatch:
-    """The same prompt as Meta's `generate` lays it out: one rectangle of tokens, filled up with padding.
+    """The prompts of a call as Meta's `generate` lays them out: one rectangle of tokens, filled up with padding.
 
     Fields:
         shape: rows (prompts), and columns: the longest prompt and the new tokens
@@ -41,6 +41,7 @@ class PaddedBatch:
         num_pads: padding at the start, for each row; the mask is true for the places before it
         num_prefilled: columns that the first step computes: the length of the shortest prompt
         num_forced: tokens of each longer prompt that further steps then read one by one
+        row: the row of this prompt
     """
 
     shape: tuple[int, int]
@@ -48,6 +49,7 @@ class PaddedBatch:
     num_pads: tuple[int, ...]
     num_prefilled: int
     num_forced: tuple[int, ...]
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ class TracedPrompt:
         tokens: its tokens, the first ones if there are very many
         num_left_out: tokens that the trace leaves out
         num_cached: tokens whose K and V came from the prefix cache
-        tokenizer_s: time of the chat template and the tokenizer
-        padded: how Meta's `generate` would lay it out; puna pads nothing (`TracedStep.computed`)
+        tokenizer_s: time of the chat template and the tokenizer, for all prompts of the call
+        padded: how Meta's `generate` would lay it out, with the other prompts of the call; puna pads nothing
+            (`TracedStep.computed`)
     """
 
     given: str | None
@@ -137,6 +140,8 @@ class Stage:
         top: the most likely tokens, the best first
         chosen: the token that is taken in the end, as it stands here; null if it was removed
         cut: what the filter removed; null if nothing
+        uniform: the number that the filter drew for itself, in 0..1, before it filtered; null if it draws none. XTC acts where
+            it is below `xtc_probability`
     """
 
     name: str
@@ -145,6 +150,7 @@ class Stage:
     top: tuple[Candidate, ...]
     chosen: Candidate | None
     cut: Removal | None
+    uniform: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tests.cli.conftest import Puna
 def test_alone_it_lists_the_topics(puna: Puna) -> None:
     done = puna("explain")
     assert done.code == 0 and all(topic in done.out for topic in TOPICS)
-    assert json.loads(puna("explain", "--json").out)["topics"] == list(TOPICS)
+    assert list(json.loads(puna("explain", "--json").out)["topics"]) == list(TOPICS)
 
 
 def test_an_unknown_topic_gets_the_nearest_names(puna: Puna) -> None:

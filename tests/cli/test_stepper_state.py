@@ -193,7 +193,7 @@ def test_a_branch_is_saved_by_the_ending_of_the_name(llm: LLM, state: Stepping, 
     for name in ("b.receipt", "b.receipt.json"):
         assert "puna replay" in typed(state, Stepping.ask_file, str(tmp_path / name))
         receipt = Receipt.read((tmp_path / name).read_text("utf-8"))
-        assert receipt.num_given == 7 and llm.replay(receipt).is_verified
+        assert receipt.num_opened == 7 and llm.replay(receipt).is_verified
     assert "saved as a page" in typed(state, Stepping.ask_file, str(tmp_path / "b.html"))
     assert (tmp_path / "b.html").read_text("utf-8").lstrip().lower().startswith("<!doctype html>")
     assert "exists" in typed(state, Stepping.ask_file, str(tmp_path / "b.json"))

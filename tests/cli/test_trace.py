@@ -50,6 +50,28 @@ def test_a_person_sees_each_stage_and_the_draw(model: str, puna: Puna) -> None:
     assert trace["prompt"]["given"] == "the big" and len(trace["steps"][0]["stages"][0]["top"]) == 3
 
 
+def test_prompts_beside_each_other_are_two_rows_of_metas_batch(model: str, puna: Puna) -> None:
+    asked = (model, "the big red bird", "--raw", "--beside", "the big", *DRAWN, *ON_REFERENCE)
+    done, traces = puna("trace", *asked), json.loads(puna("trace", *asked, "--json").out)["traces"]
+    alone = json.loads(puna("trace", model, "the big", "--raw", *DRAWN, *ON_REFERENCE, "--json").out)
+    assert [trace["prompt"]["padded"]["row"] for trace in traces] == [0, 1] and traces[1]["token_ids"] == alone["token_ids"]
+    (rows, columns), pads = traces[0]["prompt"]["padded"]["shape"], sum(traces[0]["prompt"]["padded"]["num_pads"])
+    assert rows == 2 and columns == traces[0]["prompt"]["num_tokens"] + 6
+    assert f"Meta's generate: 2 x {columns} places, {2 * columns - pads} tokens and {pads} of padding" in done.out
+    text = " ".join(done.out.split())
+    assert (
+        "[1 of 2]" in text
+        and "[2 of 2]" in text
+        and "This prompt is row 1, whose mask" in text
+        and "then it reads the other" in text
+    )
+
+
+def test_a_full_trace_says_how_many_steps_it_leaves_out(model: str, puna: Puna) -> None:
+    done = puna("trace", model, "the big", "--limit", "30", *DRAWN, *ON_REFERENCE)
+    assert done.code == 0 and "The trace is full: 5 further tokens left out. A higher --limit" in done.out
+
+
 def test_a_page_is_written_whole_and_the_terminal_is_told_where(model: str, puna: Puna, tmp_path: Path) -> None:
     page = tmp_path / "trace.html"
     page.write_text("an older page")
@@ -78,6 +100,8 @@ def test_every_line_fits_and_no_text_of_a_model_controls_the_terminal(model: str
     [
         (("hi", "--raw", "--system", "x"), "--raw uses no chat template"),
         (("hi", "--top", "0"), "--top"),
+        (("hi", "--limit", "0"), "--limit"),
+        (("hi", "--beside", "ho", "--html", "x.html"), "--html shows one prompt"),
         ((), "PROMPT is missing"),
     ],
 )

@@ -236,4 +236,4 @@ def test_a_pipe_gets_the_printed_trace_and_step_needs_a_terminal(model: str, pun
     refused = puna(*asked, "--step")
     assert refused.code == 2 and "--step needs a terminal" in refused.err
     both = puna(*asked, "--step", "--json")
-    assert both.code == 2 and "--json, --html and --layers write it" in both.err
+    assert both.code == 2 and "--step shows one answer on the screen" in both.err

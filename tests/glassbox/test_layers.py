@@ -17,7 +17,7 @@ import pytest
 from puna.errors import InsufficientMemoryError, UsageError
 from puna.formats.base import Checkpoint
 from puna.glassbox import layers
-from puna.glassbox.layers import LayerLook, TracedText, lens, needed_bytes, pass_through, positions_of
+from puna.glassbox.layers import LayerLook, LayerTap, TracedText, lens, needed_bytes, pass_through, positions_of
 from puna.glassbox.record import record
 from puna.glassbox.schema import trace_schema
 from puna.glassbox.trace import Trace, TracedLayers
@@ -60,8 +60,9 @@ def require_near(found: Any, wanted: Any, what: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_states_attention_and_lens_are_those_of_transformers(kind: str) -> None:
     (hidden, attentions, lenses), checkpoint, ids = seen(kind)
-    tap, weights = pass_through(checkpoint, TracedText(ids, LENGTH), ROWS)
     model = checkpoint.config
+    tap = LayerTap(model, ROWS)
+    weights = pass_through(checkpoint, TracedText(ids, LENGTH), LENGTH, tap)
     for layer in range(model.num_layers):  # transformers norms the last one, and the lens below holds that
         require_near(tap.hidden_states[:, layer], hidden[layer][ROWS], f"hidden states after layer {layer}")
     for layer, window in enumerate((spec.attention.window for spec in model.layers), start=1):
@@ -188,7 +189,8 @@ def test_the_pass_takes_no_more_memory_than_is_foretold(quant: str) -> None:
     rows, text = list(range(90, 100)), TracedText([5] * 101, 100)
     tracemalloc.start()
     try:
-        tap, weights = pass_through(checkpoint, text, rows)
+        tap = LayerTap(checkpoint.config, rows)
+        weights = pass_through(checkpoint, text, rows[-1] + 1, tap)
         lens(checkpoint.config, weights, tap.hidden_states.reshape(-1, 256))
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -15,8 +15,8 @@ import pytest
 from puna.backends.reference import ReferenceBackend
 from puna.completion import Completion
 from puna.config import EngineConfig
-from puna.errors import UsageError
-from puna.glassbox.record import record, settings_of
+from puna.errors import ContextLengthError, UsageError
+from puna.glassbox.record import settings_of
 from puna.glassbox.schema import trace_schema
 from puna.glassbox.trace import Trace, TracedStep
 from puna.history import History, Row
@@ -116,9 +116,41 @@ def test_logits_processors_are_a_stage(llm: LLM) -> None:
     assert cut is not None and cut.num_removed == VOCAB_SIZE - 1 and cut.last_kept.text == "a"
 
 
+def test_prompts_that_are_traced_together_stand_in_one_rectangle_of_metas(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = SamplingParams(max_tokens=3, ignore_eos=True, temperature=0.8, seed=5)
+    prompts = ["the llama", "a"]
+    traces = llm.trace(prompts, params, top=5)
+    for trace, prompt in zip(traces, prompts, strict=True):
+        check_equal(trace, llm.generate(prompt, params, logprobs=5))
+        assert trace.prompt.given == prompt
+    first, second = (trace.prompt.padded for trace in traces)
+    assert (first.row, second.row) == (0, 1) and dataclasses.replace(second, row=0) == first
+    assert first.shape == (2, 10 + 3) and first.num_pads == (3, 11) and first.num_prefilled == 2 and first.num_forced == (8, 0)
+    assert [trace.steps[0].computed[0].last for trace in traces] == [10, 2], "puna pads nothing"
+    jsonschema.validate(json.loads(json.dumps(traces[1].as_json())), trace_schema())
+    assert llm.trace([]) == []
+    monkeypatch.setattr(llm, "chat_template", "{{ messages[0].content }}:")
+    assert [one.prompt.text for one in llm.chat_trace(["a", "b"], max_tokens=1)] == ["a:", "b:"]
+
+
+def test_no_prompt_of_a_list_runs_on_if_one_is_refused(llm: LLM) -> None:
+    with pytest.raises(UsageError, match="sampler"):
+        llm.trace(["a", "b"], sampler=[Seven()])
+    with pytest.raises(ContextLengthError):
+        llm.trace(["a", "b" * 999])
+    assert llm.runner.is_idle
+
+
+def test_the_padded_batch_has_the_room_that_the_longest_answer_may_take(llm: LLM) -> None:
+    each = [SamplingParams(max_tokens=most, ignore_eos=True) for most in (1, 4)]
+    assert llm.trace(["ab", "c"], each)[0].prompt.padded.shape == (2, 3 + 4)
+    assert llm.trace(["ab", "c"], [each[0], SamplingParams(max_tokens=None, stop=["a"], timeout=1e-9)])[
+        0
+    ].prompt.padded.shape == (2, llm.plan.max_context)
+
+
 def test_a_trace_is_bounded_and_says_so(llm: LLM) -> None:
-    (job,) = llm.jobs(PROMPT, SamplingParams(max_tokens=20, ignore_eos=True), {})
-    trace = record(llm.runner, llm.traced_model, *job, given=PROMPT, tokenizer_s=0.0, top=10, max_candidates=50)
+    trace = llm.trace(PROMPT, SamplingParams(max_tokens=20, ignore_eos=True), max_candidates=50)
     assert len(trace.token_ids) == 20 and len(trace.steps) == 4 and trace.num_left_out == 16
 
 
@@ -141,7 +173,9 @@ def test_why_it_ended_is_said(llm: LLM, settings: dict[str, Any], why: str) -> N
 @pytest.mark.parametrize(
     ("prompt", "settings", "problem"),
     [
-        (["a", "b"], {}, "a trace follows one prompt"),
+        (["a", "b"], {"n": 2}, "a trace follows one sample"),
+        ("a", {"max_candidates": 0}, "max_candidates"),
+        ("a", {"temprature": 1}, "temprature"),
         ("a", {"n": 2}, "a trace follows one sample"),
         ("a", {"top": -1}, "top"),
         ("a", {"first": 0}, "first is 0, and the answer has no opening"),

@@ -111,6 +111,16 @@ def test_top_p_names_the_token_that_crosses_the_line_and_the_draw_falls_where_it
     assert step.token.id == B and step.rank == 2 and step.logprob == pytest.approx(math.log(1 / 4))
 
 
+def test_xtc_shows_the_number_that_it_drew_for_itself() -> None:
+    # index 2**61 of the seed's stream is the first number of block 2**59 + 1; numpy counts up before it makes a block
+    number = np.random.Generator(np.random.Philox(key=42, counter=1 << 59)).random()
+    for probability, acts in ((number - 1e-9, False), (number + 1e-9, True)):
+        step = traced(ONE | {"xtc_probability": probability, "xtc_threshold": 0.2}, four(), History())
+        model, xtc, temperature = step.stages
+        assert (xtc.uniform, model.uniform, temperature.uniform) == (number, None, None) and (xtc.cut is not None) is acts
+        assert step.draw is not None and step.draw.uniform == uniform(42, 0) != number
+
+
 def test_a_token_that_a_filter_removed_may_still_be_forced() -> None:
     found, logits = recorder(), four()
     sampler = Sampler(SamplingParams(top_k=1, temperature=1.0, seed=1), VOCAB_SIZE, watcher=found)

@@ -43,8 +43,8 @@ def test_receipts_of_all_filters_are_verified(llm: LLM) -> None:
 def test_the_receipt_of_an_answer_that_opened_with_given_tokens_is_verified(llm: LLM, name: str) -> None:
     settings = SETTINGS[name] | {"max_tokens": 12, "ignore_eos": True}
     receipt = llm.receipt(llm.generate(PROMPT, opening="go ", **settings))
-    assert receipt.num_given == 3 and llm.replay(receipt).is_verified
-    assert not llm.replay(replace(receipt, num_given=0)).is_verified
+    assert receipt.num_opened == 3 and llm.replay(receipt).is_verified
+    assert not llm.replay(replace(receipt, num_opened=0)).is_verified
     one = llm.replay(replace(receipt, token_ids=(*receipt.token_ids[:7], 99, *receipt.token_ids[8:]))).difference
     assert one is not None and one.step == 7
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
-from puna.glassbox.schema import trace_schema
-from scripts.trace_schema import PATH
+from puna.glassbox.schema import diff_schema, trace_schema
+from scripts.trace_schema import DIFF_PATH, PATH
+
+SCHEMAS = [(PATH, trace_schema), (DIFF_PATH, diff_schema)]
 
 
-def test_the_published_schema_is_up_to_date() -> None:
-    assert json.loads(PATH.read_text("utf-8")) == trace_schema(), "run: .venv/bin/python -m scripts.trace_schema"
+@pytest.mark.parametrize(("path", "made"), SCHEMAS, ids=["trace", "diff"])
+def test_the_published_schema_is_up_to_date(path: Path, made: Callable[[], dict[str, Any]]) -> None:
+    assert json.loads(path.read_text("utf-8")) == made(), "run: .venv/bin/python -m scripts.trace_schema"
 
 
-def test_every_field_is_described() -> None:
-    schema: dict[str, Any] = trace_schema()
+@pytest.mark.parametrize(("least", "made"), [(50, trace_schema), (30, diff_schema)], ids=["trace", "diff"])
+def test_every_field_is_described(least: int, made: Callable[[], dict[str, Any]]) -> None:
+    schema = made()
     jsonschema.Draft202012Validator.check_schema(schema)
     fields = [field for definition in schema["$defs"].values() for field in definition["properties"].values()]
-    assert len(fields) > 50 and all(len(field["description"]) > 5 for field in fields)
+    assert len(fields) > least and all(len(field["description"]) > 5 for field in fields)

@@ -48,7 +48,7 @@ function stepOf([id, logprob, rank, given, stages, draw, computed, kv_bytes, mod
   };
 }
 
-function stageOf([name, num_candidates, entropy_bits, total, ids, logprobs, chosen, cut], before, table) {
+function stageOf([name, num_candidates, entropy_bits, total, ids, logprobs, chosen, cut, uniform = null], before, table) {
   return {
     name,
     num_candidates,
@@ -56,6 +56,7 @@ function stageOf([name, num_candidates, entropy_bits, total, ids, logprobs, chos
     top: table.candidates(ids, logprobs, total),
     chosen: chosen && table.candidate(...chosen, total),
     cut: cut && cutOf(cut, before[3], table),
+    uniform,
   };
 }
 

@@ -86,12 +86,13 @@ def _step(step: TracedStep, texts: _Texts) -> Cells:
 
 
 def _stage(stage: Stage, texts: _Texts) -> Cells:
-    """Name, num_candidates, entropy_bits, total, ids, logprobs, the chosen token's [id, logprob], cut."""
+    """Name, num_candidates, entropy_bits, total, ids, logprobs, the chosen token's [id, logprob], cut, uniform."""
     total = stage.top[0].logit - stage.top[0].logprob
     chosen = None if stage.chosen is None else _row(stage.chosen, texts)
     cut = None if stage.cut is None else _cut(stage.cut, texts)
     entropy = short(stage.entropy_bits)
-    return [stage.name, stage.num_candidates, entropy, short(total, TOTAL_DIGITS), *_columns(stage.top, texts), chosen, cut]
+    own = [] if stage.uniform is None else [stage.uniform]
+    return [stage.name, stage.num_candidates, entropy, short(total, TOTAL_DIGITS), *_columns(stage.top, texts), chosen, cut, *own]
 
 
 def _cut(cut: Removal, texts: _Texts) -> Cells:

@@ -2,7 +2,7 @@
 
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
-import { bytes, count } from "./numbers.js";
+import { bytes, count, decimal } from "./numbers.js";
 import { rich, t } from "./words.js";
 
 const HEIGHT = 100; // of the picture, whose width is one for each token
@@ -18,7 +18,7 @@ export function keptView(trace) {
   const found = savingOf(trace.steps);
   if (!found.spans.length) return [make("p", {}, t("keptNothing"))];
   const most = Math.max(0, ...trace.steps.map((step) => step.kv_bytes ?? 0));
-  const values = { computed: count(found.computed), without: count(found.without), times: (found.without / Math.max(1, found.computed)).toFixed(1), cache: term("KV", "K/V cache"), bytes: bytes(most) };
+  const values = { computed: count(found.computed), without: count(found.without), times: decimal(found.without / Math.max(1, found.computed), 1), cache: term("KV", "K/V cache"), bytes: bytes(most) };
   return [make("p", {}, rich("keptIntro", values)), staircase(found.spans, t("keptPicture", values)), make("p", { class: "caption" }, t("keptNote"))];
 }
 

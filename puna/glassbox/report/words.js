@@ -55,6 +55,8 @@ export const ENGLISH = {
   nucleusAll: "keeps the likeliest tokens that together reach {limit}: all are needed.",
   topK: "keeps the {k} likeliest; {count} go, which had {share} together.",
   minP: "keeps tokens with at least {factor} times the probability of the likeliest: {limit}. {count} go, which had {share} together.",
+  xtcActs: "drew {number} for itself, which is below {limit}, so it acts:",
+  xtcRests: "drew {number} for itself, which is not below {limit}, so it changes nothing here.",
   sharper: "{temperature} is below 1: likely tokens gain, unlikely ones lose. {token} goes from {before} to {after}.",
   flatter: "{temperature} is above 1: unlikely tokens gain, likely ones lose. {token} goes from {before} to {after}.",
   oneOnly: "changes nothing: one candidate is left.",
@@ -102,7 +104,7 @@ export const ENGLISH = {
 
   // the K/V cache
   keptIntro: "To continue a text, the model must take all of it into account. The {cache} keeps what it computed for each token ({bytes} in the end). So {computed} tokens were computed for this answer; without it, it would have been {without}: {times} times as many.",
-  keptNote: "A row for each token of the answer, from top to bottom; a column for each token of the text. Dark: computed for it. Light: read from the cache.",
+  keptNote: "A row for each token of the answer, from top to bottom; a column for each token of the text. Strong: computed for it. Pale: read from the cache.",
   keptPicture: "{computed} tokens computed; without the cache {without}",
   keptNothing: "The trace does not say which tokens were computed.",
 
@@ -111,8 +113,8 @@ export const ENGLISH = {
   surpriseNote: "Bars: the {surprise} of the token that was taken, in bits. Line: the {entropy}, the surprise that the model expected. A bar far above the line was an unlikely draw.",
   surpriseChart: "Surprise of {count} tokens: {mean} bits on average, most at token {worst} with {most} bits",
   timeTitle: "Where the time went",
-  timeNote: "Dark: computing the model. Light: filters and draw. The first token took {first}, because the whole prompt was computed before it ({prefill}; a bar that long is cut off); the others took {mean} each ({decode}).",
-  timeNoteOne: "Dark: computing the model. Light: filters and draw. The token took {first}: the whole prompt was computed before it ({prefill}).",
+  timeNote: "A bar is the time of computing the model; the small part at its top, that of filters and draw. The first token took {first}, because the whole prompt was computed before it ({prefill}; a bar that long is cut off); the others took {mean} each ({decode}).",
+  timeNoteOne: "The bar is the time of computing the model; the small part at its top, that of filters and draw. The token took {first}: the whole prompt was computed before it ({prefill}).",
   timeChart: "Time of {count} tokens: the first {first}, the others {mean} each",
   upperEdge: "upper edge: {most}",
 
@@ -165,8 +167,8 @@ export const ENGLISH = {
   layersTop: "likeliest",
   layersTaken: "{token}, which followed",
   layersRank: "its rank",
-  attentionTitle: "What this token looked at",
-  attentionNote: "Each {attention} head of a layer spreads 100% over the tokens so far. The darker a token, the more the head took from it.",
+  attentionTitle: "What {token} looked at",
+  attentionNote: "Each {attention} head of a layer spreads 100% over the tokens so far. The stronger a token's colour, the more the head took from it. Heads that find nothing often rest on the first token.",
   attentionLayer: "Layer",
   attentionHead: "Head",
   attentionAll: "all heads, mean",

@@ -1,0 +1,119 @@
+"""puna explain TOPIC: shows a tour, part by part in a terminal, whole elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from puna.cli.interrupts import ending_soon
+from puna.cli.options import load_model, require_text
+from puna.cli.terminal import TerminalReporter, print_json
+from puna.cli.tour_view import ink_for, part_lines, screens_of
+from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
+from puna.explain.words import FRAME, Words
+
+if TYPE_CHECKING:
+    from puna.explain.live import LiveModel
+    from puna.explain.parts import TourPart
+    from puna.llm import LLM
+
+LEAST_HEIGHT = 12  # lines of a screen
+BACK, END = ("b", "back"), ("q", "quit", "exit")
+
+
+def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any], *, whole: bool, as_json: bool) -> None:
+    """Show the tour of a topic. In a terminal it stops after each screen, unless it is to be `whole`."""
+    from puna.explain.tours import parts_of
+
+    with ending_soon(), live_model(flags) as live:
+        parts = parts_of(topic, live, language, text)
+        if as_json:
+            told = [part.as_json() for part in parts]
+            print_json({"topic": topic, "language": language, "model": str(live.path), "parts": told})
+            return
+        print("\n".join(wrapped(Words(language, topic)("title"), report_width(sys.stdout))), end="\n\n")
+        drawn = (list(lines_of(part, number)) for number, part in enumerate(parts, start=1))
+        if whole or not is_terminal():
+            for lines in drawn:
+                print("\n".join(lines), flush=True)
+        else:
+            walk(Screens(screen for lines in drawn for screen in screens_of(lines, screen_height())), Words(language, FRAME))
+
+
+def is_terminal() -> bool:
+    """Whether a person sees each part and can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+@contextmanager
+def live_model(flags: dict[str, Any]) -> Iterator[LiveModel]:
+    """The model of a tour; what the tour has loaded of it is closed at the end."""
+    from puna import hub
+    from puna.cli.fetch import offer
+    from puna.explain.live import LiveModel
+
+    model, tokenizer = flags["model"], flags["tokenizer"]
+
+    def load(settings: dict[str, Any]) -> LLM:
+        with TerminalReporter() as reporter:
+            return load_model(model, {"tokenizer": tokenizer, **settings}, reporter, needs_template=False)
+
+    with TerminalReporter() as report:
+        offer(model, None, report)
+        live = LiveModel(hub.resolve(model, report), load, tokenizer, TerminalReporter)
+        require_text(live.checkpoint, needs_template=False)
+    try:
+        yield live
+    finally:
+        live.close()
+
+
+def lines_of(part: TourPart, number: int) -> Iterator[str]:
+    """A part as lines for the terminal as it is now."""
+    return part_lines(part, str(number), report_width(sys.stdout), ink_for(sys.stdout))
+
+
+def screen_height() -> int:
+    """Lines that are seen at once, with the question below them."""
+    return max(LEAST_HEIGHT, shutil.get_terminal_size().lines - 3)
+
+
+class Screens:
+    """Screens to go through in both directions. Each is made once, when it is first shown."""
+
+    def __init__(self, screens: Iterator[list[str]]) -> None:
+        self._screens, self._seen = screens, list[list[str]]()
+
+    def at(self, number: int) -> list[str] | None:
+        """The screen of that number, from 0 on; None after the last one."""
+        while len(self._seen) <= number:
+            if (screen := next(self._screens, None)) is None:
+                return None
+            self._seen.append(screen)
+        return self._seen[number]
+
+
+def walk(screens: Screens, frame: Words) -> None:
+    """Show the screens, one at a time: the next, the one before, until the person has enough."""
+    number = 0
+    while (screen := screens.at(number)) is not None:
+        print("\n".join(screen), end="\n\n", flush=True)
+        answer = answer_to(frame("first" if number == 0 else "next"))
+        if answer in END:
+            return
+        number = max(0, number - 1) if answer in BACK else number + 1
+    print("\n".join(wrapped(frame("end"), report_width(sys.stdout))))
+
+
+def answer_to(asked: str) -> str:
+    """What a person types after a part; the end of the input ends the tour."""
+    try:
+        answer = input(f"{asked} ").strip().lower()
+    except EOFError:
+        answer = END[0]
+    print()
+    return answer

@@ -1,0 +1,188 @@
+"""Tells sampling and generation loops by their syntax tree, and what each parameter of one is for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from puna.explain.source.imports import dotted_name
+from puna.explain.source.tracer.values import MODEL_NAMES, SIZES_NAMES, TOKENIZER_NAMES
+
+
+class LoopKind(StrEnum):
+    GENERATION = "generation loop"  # calls the model for each token
+    SAMPLING = "sampling step"  # takes one token from logits or probabilities
+
+
+class Purpose(StrEnum):
+    """What a parameter is for."""
+
+    PROMPTS = "the prompts, each a list of token ids"
+    IDS = "the token ids so far"
+    LOGITS = "the logits: a number for each token of the vocabulary"
+    ALL_LOGITS = "the logits of all positions"
+    PROBABILITIES = "a probability for each token of the vocabulary"
+    MODEL = "the model"
+    TOKENIZER = "the tokenizer"
+    SIZES = "the model's sizes"
+    TEXT = "a text"
+    COUNT = "how many tokens to make at most"
+    LENGTH = "how many tokens a sequence may have"
+    TEMPERATURE = "divides the logits before the softmax"
+    TOP_P = "the probability that the kept tokens reach together"
+    TOP_K = "how many of the likeliest tokens are kept"
+    MIN_P = "the least probability of a kept token, as a share of the largest"
+    SWITCH = "switches a part of it on"
+    END_ID = "the id that ends an answer"
+    PAD_ID = "the id that fills up short rows"
+    DEVICE = "where tensors are kept"
+    SEED = "where the random numbers begin"
+    FILTER_VALUE = "the logit of a removed token"
+    LEAST_KEPT = "how many tokens are kept in any case"
+    START = "the position of the first token"
+    UNKNOWN = "puna cannot tell what it is for"
+
+
+# Name of a parameter -> its purpose. What it is used for, below, comes first.
+NAMES: Mapping[str, Purpose] = {
+    **dict.fromkeys(("prompt_tokens", "prompts_ids", "prompt_ids_list"), Purpose.PROMPTS),
+    **dict.fromkeys(("idx", "input_ids", "ids", "tokens", "token_ids", "context", "x", "inputs", "prompt"), Purpose.IDS),
+    **dict.fromkeys(("logits", "scores", "next_token_logits", "last_logits"), Purpose.LOGITS),
+    **dict.fromkeys(("probs", "probabilities", "p_dist"), Purpose.PROBABILITIES),
+    **dict.fromkeys(MODEL_NAMES, Purpose.MODEL),
+    **dict.fromkeys(TOKENIZER_NAMES, Purpose.TOKENIZER),
+    **dict.fromkeys(SIZES_NAMES, Purpose.SIZES),
+    **dict.fromkeys(
+        ("max_gen_len", "max_new_tokens", "max_tokens", "num_tokens", "n_tokens", "steps", "n", "length", "max_length",
+         "num_steps"), Purpose.COUNT),
+    **dict.fromkeys(("max_seq_len", "block_size", "max_seq_length", "context_size", "context_length"), Purpose.LENGTH),
+    **dict.fromkeys(("temperature", "temp", "t"), Purpose.TEMPERATURE),
+    **dict.fromkeys(("top_p", "p", "nucleus", "threshold"), Purpose.TOP_P),
+    **dict.fromkeys(("top_k", "k"), Purpose.TOP_K),
+    "min_p": Purpose.MIN_P,
+    **dict.fromkeys(("logprobs", "echo", "sample", "do_sample", "greedy", "verbose", "stream", "use_cache"), Purpose.SWITCH),
+    **dict.fromkeys(("eos_id", "eos_token_id", "eot", "eos", "stop_id", "end_id"), Purpose.END_ID),
+    **dict.fromkeys(("pad_id", "pad_token_id"), Purpose.PAD_ID),
+    "device": Purpose.DEVICE,
+    **dict.fromkeys(("seed", "random_seed"), Purpose.SEED),
+    "filter_value": Purpose.FILTER_VALUE,
+    "min_tokens_to_keep": Purpose.LEAST_KEPT,
+    **dict.fromkeys(("start_pos", "input_pos", "start"), Purpose.START),
+    **dict.fromkeys(("text", "prompt_text"), Purpose.TEXT),
+}  # fmt: skip
+SAMPLERS = frozenset({"multinomial", "cumsum", "topk", "sort", "argsort"})
+CHOICES = frozenset({"multinomial", "argmax", "topk", "softmax", "sort", "sample"})
+DIVISIONS = (ast.Div,)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A function that puna can run as data. purposes: of each parameter, in their order, without `self`."""
+
+    kind: LoopKind
+    purposes: Mapping[str, Purpose]
+
+
+def recognised(node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], aliases: Mapping[str, str]) -> Loop | None:
+    """What a function is; None if it is no loop that puna knows. `functions`: the others of the file, by their last names."""
+    called = _called_names(node, aliases)
+    deep = set(called)
+    for name in called & functions.keys():
+        deep |= _called_names(functions[name], aliases)
+    parameters = _parameters(node)
+    purposes = {name: _purpose(name, node, aliases) for name in parameters}
+    if deep & CHOICES and any(_calls_model(one, parameters) for loop in _loops(node) for one in ast.walk(loop)):
+        return Loop(LoopKind.GENERATION, purposes)
+    rows = {Purpose.LOGITS, Purpose.ALL_LOGITS, Purpose.PROBABILITIES} & set(purposes.values())
+    is_sampling = "multinomial" in deep or len(called & SAMPLERS) >= 1 or ("softmax" in called and "argmax" in called)
+    return Loop(LoopKind.SAMPLING, purposes) if rows and is_sampling else None
+
+
+def _parameters(node: ast.FunctionDef) -> list[str]:
+    spec = node.args
+    return [one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if one.arg not in ("self", "cls")]
+
+
+def _loops(node: ast.FunctionDef) -> Iterator[ast.AST]:
+    return (one for one in ast.walk(node) if isinstance(one, ast.For | ast.While))
+
+
+def _called_names(node: ast.AST, aliases: Mapping[str, str]) -> set[str]:
+    """The last names of what is called: softmax of F.softmax(...)."""
+    return {
+        dotted_name(one.func, aliases).rpartition(".")[2] or _last(one.func)
+        for one in ast.walk(node)
+        if isinstance(one, ast.Call)
+    }
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _calls_model(node: ast.AST, parameters: list[str]) -> bool:
+    """Whether a node calls a model: self(...), model(...), self.model.forward(...), or a helper that gets the model."""
+    if not isinstance(node, ast.Call):
+        return False
+    last = _last(node.func)
+    if last in ("self", "forward") or last in MODEL_NAMES:
+        return True
+    given = {one.id for one in node.args if isinstance(one, ast.Name)}
+    return bool(given & MODEL_NAMES & set(parameters))
+
+
+# ---- what a parameter is for ------------------------------------------------------------------------------------------------
+
+
+def _purpose(name: str, node: ast.FunctionDef, aliases: Mapping[str, str]) -> Purpose:
+    """By what the function does with it; else by its name."""
+    uses = {found for one in ast.walk(node) for found in _uses(name, one, aliases)}
+    for purpose in (Purpose.PROMPTS, Purpose.ALL_LOGITS, Purpose.LOGITS, Purpose.PROBABILITIES, Purpose.IDS):
+        if purpose in uses and not (purpose is Purpose.LOGITS and NAMES.get(name) is Purpose.IDS):
+            return purpose
+    return NAMES.get(name) or (min(uses) if uses else _by_annotation(name, node))
+
+
+def _by_annotation(name: str, node: ast.FunctionDef) -> Purpose:
+    """A truth is a switch; of whole numbers, one without a default is a count."""
+    spec = node.args
+    positional = [*spec.posonlyargs, *spec.args]
+    required = positional[: len(positional) - len(spec.defaults)]
+    kinds = {one.arg: ast.unparse(one.annotation) for one in (*positional, *spec.kwonlyargs) if one.annotation is not None}
+    if kinds.get(name) == "bool":
+        return Purpose.SWITCH
+    return Purpose.COUNT if kinds.get(name) == "int" and name in [one.arg for one in required] else Purpose.UNKNOWN
+
+
+def _uses(name: str, node: ast.AST, aliases: Mapping[str, str]) -> Iterator[Purpose]:
+    match node:
+        case ast.comprehension(iter=ast.Name(id=used), target=ast.Name(id=each)) if used == name:
+            yield from (Purpose.PROMPTS,) if each not in ("_",) and _holds_rows(name, NAMES.get(name)) else ()
+        case ast.Call(func=func, args=[ast.Name(id=used), *_]) if used == name:
+            yield from _as_first_argument(dotted_name(func, aliases).rpartition(".")[2] or _last(func))
+        case ast.BinOp(left=ast.Name(id=used), op=ast.Div()) if used == name:
+            yield Purpose.LOGITS
+        case ast.BinOp(right=ast.Name(id=used), op=ast.Div()) if used == name:
+            yield Purpose.TEMPERATURE
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=used), attr=method)) if used == name:
+            yield from _as_first_argument(method)
+        case ast.Subscript(value=ast.Name(id=used), slice=ast.Tuple(elts=[_, ast.UnaryOp(), *_])) if used == name:
+            yield from (Purpose.ALL_LOGITS,) if NAMES.get(name) is Purpose.LOGITS else ()
+
+
+def _holds_rows(name: str, usual: Purpose | None) -> bool:
+    return usual in (None, Purpose.PROMPTS, Purpose.IDS)
+
+
+def _as_first_argument(function: str) -> Iterator[Purpose]:
+    """What the first argument of a function is for, by the function's name."""
+    if function in FIRST_ARGUMENTS:
+        yield FIRST_ARGUMENTS[function]
+
+
+FIRST_ARGUMENTS: Mapping[str, Purpose] = {
+    **dict.fromkeys(("softmax", "log_softmax"), Purpose.LOGITS),
+    **dict.fromkeys(("multinomial", "cumsum"), Purpose.PROBABILITIES),
+}
