@@ -40,7 +40,7 @@ function tokens(number) {
 }
 
 function detailOf(token, index) {
-  const values = { place: index + 1, id: token.id, piece: tokenLabel(token.piece || token.text), bytes: make("code", {}, pairs(token.bytes)) };
+  const values = { place: index + 1, id: token.id, piece: tokenLabel(token.piece || textOf(token)), bytes: make("code", {}, pairs(token.bytes)) };
   return rich(token.bytes ? "promptDetail" : "promptDetailControl", values);
 }
 

@@ -167,7 +167,7 @@ export const ENGLISH = {
   layersTop: "likeliest",
   layersTaken: "{token}, which followed",
   layersRank: "its rank",
-  attentionTitle: "What this token looked at",
+  attentionTitle: "What {token} looked at",
   attentionNote: "Each {attention} head of a layer spreads 100% over the tokens so far. The stronger a token's colour, the more the head took from it. Heads that find nothing often rest on the first token.",
   attentionLayer: "Layer",
   attentionHead: "Head",

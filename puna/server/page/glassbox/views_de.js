@@ -27,6 +27,8 @@ export const WORDS = {
   nucleusAll: "behält die wahrscheinlichsten Token, die zusammen {limit} erreichen: Alle werden gebraucht.",
   topK: "behält die {k} wahrscheinlichsten; {count} gehen, die zusammen {share} hatten.",
   minP: "behält Token mit mindestens dem {factor}-Fachen der Wahrscheinlichkeit des wahrscheinlichsten: {limit}. {count} gehen, die zusammen {share} hatten.",
+  xtcActs: "zog {number} für sich, das ist unter {limit}: Er greift ein und",
+  xtcRests: "zog {number} für sich, das ist nicht unter {limit}: Er ändert hier nichts.",
   sharper: "{temperature} ist unter 1: Wahrscheinliche Token gewinnen, unwahrscheinliche verlieren. {token} geht von {before} auf {after}.",
   flatter: "{temperature} ist über 1: Unwahrscheinliche Token gewinnen, wahrscheinliche verlieren. {token} geht von {before} auf {after}.",
   oneOnly: "ändert nichts: Es ist nur ein Kandidat da.",

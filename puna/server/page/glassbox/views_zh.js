@@ -27,6 +27,8 @@ export const WORDS = {
   nucleusAll: "保留合起来达到 {limit} 的最可能的 token：全部都需要。",
   topK: "保留最可能的 {k} 个；移除 {count}，它们共占 {share}。",
   minP: "保留概率至少为最可能者 {factor} 倍的 token：{limit}。移除 {count}，它们共占 {share}。",
+  xtcActs: "为自己抽到 {number}，小于 {limit}，所以起作用：",
+  xtcRests: "为自己抽到 {number}，不小于 {limit}，所以在这里没有改变任何东西。",
   sharper: "{temperature} 小于 1：可能的 token 更可能，不可能的更不可能。{token} 从 {before} 变为 {after}。",
   flatter: "{temperature} 大于 1：不太可能的 token 得到更多机会，可能的则减少。{token} 从 {before} 变为 {after}。",
   oneOnly: "没有改变：只剩一个候选。",
