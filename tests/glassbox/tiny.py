@@ -13,9 +13,9 @@ from puna.sampling import Sampler
 from tests.fakes import VOCAB_SIZE, ByteTokenizer, make_plan, random_checkpoint, tiny_config
 
 
-def make_llm(**settings: Any) -> LLM:
+def make_llm(num_pages: int = 64, **settings: Any) -> LLM:
     """With a byte for a token, on the reference backend."""
-    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1), make_plan(num_pages=64)
+    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1), make_plan(num_pages=num_pages)
     config = EngineConfig(device="reference", **settings)
     backend = ReferenceBackend(config)
     backend.load(checkpoint, sizes)
