@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from puna.llm import LLM
     from puna.request import SamplingParams
 
-Run = Callable[
-    [Callable[[], Any], Callable[[Any], None], Callable[[], None]], None
-]  # work, what to do with its result, or if it fails
+# Takes work, what to do with its result, and what to do if it fails.
+Worker = Callable[[Callable[[], Any], Callable[[Any], None], Callable[[], None]], None]
 Panel = Literal["step", "help", "tree", "ranks"]
 STEPS = {"temperature": 0.1, "top_p": 0.05, "top_k": 1, "min_p": 0.01}  # of a press of Up or Down
 CUT = (FinishReason.LENGTH, FinishReason.ABORT, FinishReason.TIMEOUT)  # the model would have gone on
@@ -77,7 +76,7 @@ class Moment(NamedTuple):
 class Stepping:
     """A person's way through a tree of answers."""
 
-    def __init__(self, llm: LLM, explorer: Explorer, run: Run = run_now) -> None:
+    def __init__(self, llm: LLM, explorer: Explorer, run: Worker = run_now) -> None:
         self.llm, self.explorer, self._run = llm, explorer, run
         self.current = self.at = self.selected = 0
         self.tried: SamplingParams | None = None  # settings that are tried on the step

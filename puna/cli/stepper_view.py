@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from puna.glassbox.explorer import Branch, OptionRank
     from puna.glassbox.trace import Stage, TracedStep
 
-Line = list[tuple[str, str]]
+StyledLine = list[tuple[str, str]]
 # Named colours: a terminal's own, so that they are seen on light and dark. Without colours, marks and words say the same.
 STYLES = {
     "title": "bold",
@@ -48,7 +48,7 @@ SETTINGS = ("temperature", "top_p", "top_k", "min_p")
 OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
 
 
-def screen(state: Stepping, width: int, height: int) -> list[Line]:
+def screen(state: Stepping, width: int, height: int) -> list[StyledLine]:
     """The whole screen, `height` lines."""
     foot = list(_foot(state, width))[-max(height - 2, 1) :]
     body = _BODIES[state.panel](state, width, max(height - len(foot), 0))[: max(height - len(foot), 0)]
@@ -56,12 +56,12 @@ def screen(state: Stepping, width: int, height: int) -> list[Line]:
     return [_clipped(line, width) for line in (*body, *foot)]
 
 
-def text_of(lines: Sequence[Line]) -> list[str]:
+def text_of(lines: Sequence[StyledLine]) -> list[str]:
     """The lines without their styles."""
     return ["".join(text for _, text in line).rstrip() for line in lines]
 
 
-def _clipped(line: Line, width: int) -> Line:
+def _clipped(line: StyledLine, width: int) -> StyledLine:
     """A line that surely fits."""
     kept, used = [], 0
     for style, text in line:
@@ -71,7 +71,7 @@ def _clipped(line: Line, width: int) -> Line:
     return kept
 
 
-def _foot(state: Stepping, width: int) -> Iterator[Line]:
+def _foot(state: Stepping, width: int) -> Iterator[StyledLine]:
     """What is asked, or said; and the keys."""
     if state.question is not None:
         for line in wrapped(printable(state.question.prompt), width)[:3]:
@@ -85,7 +85,7 @@ def _foot(state: Stepping, width: int) -> Iterator[Line]:
 # ---- a step -----------------------------------------------------------------------------------------------------------------
 
 
-def _step_body(state: Stepping, width: int, height: int) -> list[Line]:
+def _step_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     top = [[("title", _title(state, width))], *_strip(state, width, max(1, min(MAX_STRIP, height // 5))), [("dim", "─" * width)]]
     if state.growth is not None:
         return [*top, *([("", line)] for line in _growing(state, width))]
@@ -109,9 +109,9 @@ def _title(state: Stepping, width: int) -> str:
     return cut(f"puna trace  {place}{parted}", width)
 
 
-def _strip(state: Stepping, width: int, height: int) -> list[Line]:
+def _strip(state: Stepping, width: int, height: int) -> list[StyledLine]:
     """The answer's tokens, as many lines of them as there is room for, around the one that is looked at."""
-    lines: list[Line] = [[]]
+    lines: list[StyledLine] = [[]]
     used, here = 0, 0
     for index, text in enumerate(token_texts(state.tokens)):
         text = cut(text, width)
@@ -161,7 +161,7 @@ def _without_step(state: Stepping, width: int) -> Iterator[str]:
         yield "…"
 
 
-def _head(state: Stepping, step: TracedStep, width: int) -> Iterator[Line]:
+def _head(state: Stepping, step: TracedStep, width: int) -> Iterator[StyledLine]:
     """Which token it is, and how it was taken."""
     place = f"Token {state.at + 1} of {len(state.tokens)}: "
     if state.is_at_end:
@@ -214,7 +214,7 @@ def _cut(stage: Stage, width: int) -> list[str]:
 # ---- the table of candidates ------------------------------------------------------------------------------------------------
 
 
-def _table(state: Stepping, step: TracedStep, width: int, height: int) -> Iterator[Line]:
+def _table(state: Stepping, step: TracedStep, width: int, height: int) -> Iterator[StyledLine]:
     """The candidates through the stages, `height` lines with the two of the header."""
     if not step.stages:
         return
@@ -253,7 +253,7 @@ def _left(stage: Stage, width: int) -> str:
 
 def _candidate(
     state: Stepping, step: TracedStep, number: int, row: CandidateRow, label: int, shares: Sequence[ShareAt], cell: int
-) -> Line:
+) -> StyledLine:
     is_taken, is_marked = row.id == step.token.id, number == state.selected
     name = pad(cut(f"{number + 1:>2} {'●' if is_taken else ' '}{row.name}", label - 1), label)
     style = "marked" if is_marked else "taken" if is_taken else ""
@@ -273,7 +273,7 @@ def _cell(at: ShareAt, width: int) -> str:
 # ---- the draw ---------------------------------------------------------------------------------------------------------------
 
 
-def _draw(state: Stepping, step: TracedStep, width: int) -> list[Line]:
+def _draw(state: Stepping, step: TracedStep, width: int) -> list[StyledLine]:
     """All that could be taken, side by side between 0 and 1, and the number that was drawn."""
     if step.draw is None or width < 20:
         return []
@@ -282,7 +282,7 @@ def _draw(state: Stepping, step: TracedStep, width: int) -> list[Line]:
         return []
     ids, shares = [one.id for one in last.top], [one.probability for one in last.top]
     numbers = {row.id: number for number, row in enumerate(state.rows)}
-    line: Line = [("dim", "0 ")]
+    line: StyledLine = [("dim", "0 ")]
     for token_id in draw_cells(step.draw, step.token.id, ids, shares, inner):
         number = numbers.get(-1 if token_id is None else token_id, len(LABELS))
         mark = "·" if token_id is None else LABELS[number] if number < len(LABELS) else "+"
@@ -300,17 +300,17 @@ def _draw(state: Stepping, step: TracedStep, width: int) -> list[Line]:
 # ---- other pages ------------------------------------------------------------------------------------------------------------
 
 
-def _help_body(state: Stepping, width: int, height: int) -> list[Line]:
+def _help_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     lines = list(help_lines(width))
     state.scrolled = max(0, min(state.scrolled, len(lines) - height + 1))
     shown = lines[state.scrolled : state.scrolled + height - 1]
     return [[("title", "Help")], *([("", line)] for line in shown)]
 
 
-def _tree_body(state: Stepping, width: int, height: int) -> list[Line]:
+def _tree_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     rows = state.tree()
     first = max(0, min(state.in_tree - height // 2, len(rows) - height + 1))
-    lines: list[Line] = [[("title", "The branches")]]
+    lines: list[StyledLine] = [[("title", "The branches")]]
     for row, (depth, branch) in enumerate(rows[first : first + height - 1], start=first):
         text = f"{'  ' * min(depth, max(1, width // 8))}{'└ ' if depth else ''}{_branch_words(state, branch)}"
         style = "marked" if row == state.in_tree else "taken" if branch.number == state.current else ""
@@ -328,9 +328,9 @@ def _joined(texts: Sequence[str]) -> str:
     return cut("".join(texts), 48)
 
 
-def _ranks_body(state: Stepping, width: int, height: int) -> list[Line]:
+def _ranks_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     place = "at the end" if state.is_at_end else f"in the place of token {state.at + 1}"
-    lines: list[Line] = [[("title", cut(f"Options {place}, the likeliest first", width))]]
+    lines: list[StyledLine] = [[("title", cut(f"Options {place}, the likeliest first", width))]]
     lines += [[("dim", line)] for line in wrapped(RANKS, width)]
     for number, one in enumerate(state.ranks, start=1):
         lines += [[(style, line)] for style, line in _rank_lines(number, one, width)]
@@ -363,7 +363,7 @@ def _small(logprob: float) -> str:
     return percent(probability) if probability >= 0.001 else f"{probability:.1e}"
 
 
-_BODIES: dict[Panel, Callable[[Stepping, int, int], list[Line]]] = {
+_BODIES: dict[Panel, Callable[[Stepping, int, int], list[StyledLine]]] = {
     "step": _step_body,
     "help": _help_body,
     "tree": _tree_body,
