@@ -63,6 +63,7 @@ class RemoteLLM:
         self.plan, self.model = Sizes(settings["n_ctx"]), Sizes(settings["n_ctx_train"])
         self.chat_template: str | None = props["chat_template"] or None
         self.template_args: Mapping[str, Any] = {}
+        self.wants_receipts = False  # of the answers that follow
         suggested = settings["params"]
         self._defaults = SamplingParams(**suggested)
         self.suggested = NOTHING if ignores_suggestions else Suggested(suggested, source="the model")
@@ -85,7 +86,7 @@ class RemoteLLM:
         return list(self._link.post("/tokenize", body)["tokens"])
 
     def _stream(self, path: str, body: dict[str, Any], params: SamplingParams) -> RemoteStream:
-        common = {"model": self.name, "stream": True, "return_token_ids": True}
+        common = {"model": self.name, "stream": True, "return_token_ids": True, "return_receipt": self.wants_receipts}
         return RemoteStream(self._link.stream(path, body | common | self._settings(params)))
 
     def _settings(self, params: SamplingParams) -> dict[str, Any]:

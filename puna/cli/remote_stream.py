@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ from typing import Any, Self
 
 from puna.cli.server_link import EventStream, ServerError, error_of
 from puna.completion import Completion, Timing
-from puna.errors import PunaError
+from puna.errors import PunaError, UsageError
+from puna.glassbox.receipt import Receipt
 from puna.request import FinishReason, StepOutput, TokenLogprob
 
 LEAST_LOGPROB = -9999.0  # stands for minus infinity, which JSON does not have
@@ -41,6 +43,7 @@ class RemoteStream(Iterator[StepOutput]):
         self._samples: dict[int, _Sample] = {}
         self._prompt_ids: tuple[int, ...] = ()
         self._ahead: StepOutput | None = None  # read already
+        self._receipts: list[Any] = []
 
     def __next__(self) -> StepOutput:
         """The next piece. One that may end in half a character is told with the end of the answer, if that is next."""
@@ -62,6 +65,7 @@ class RemoteStream(Iterator[StepOutput]):
             if "error" in event:
                 return self._broken(error_of(event["error"]))
             self._prompt_ids = tuple(event.get("prompt_token_ids", self._prompt_ids))
+            self._receipts += event.get("puna_receipts", ())
             for choice in event["choices"]:
                 if (output := self._output(choice)) is not None:
                     return output
@@ -120,6 +124,13 @@ class RemoteStream(Iterator[StepOutput]):
             num_reasoning_tokens=facts.get("num_reasoning_tokens", 0),
             is_reasoning_cut=facts.get("is_reasoning_cut", False),
         )
+
+    def receipts(self) -> list[Receipt]:
+        """The receipts that were asked for, one for each sample. UsageError if the answer was broken off, or has none."""
+        told = [one["problem"] for one in self._receipts if isinstance(one, dict) and "problem" in one]
+        if told or not self._receipts:
+            raise UsageError(told[0] if told else "the server told no receipt: the answer was broken off before its end")
+        return [Receipt.read(json.dumps(one), "what the server told") for one in self._receipts]
 
     def close(self) -> None:
         """End the request if it still runs. Idempotent."""

@@ -18,11 +18,9 @@ from puna.progress import printable
 from puna.units import counted, megabytes
 
 if TYPE_CHECKING:
-    from puna.completion import Completion
     from puna.glassbox.receipt import Receipt
     from puna.glassbox.replay import Difference, Replay
     from puna.glassbox.trace import Candidate
-    from puna.llm import LLM
 
 MAX_BYTES = 1 << 26
 
@@ -64,9 +62,8 @@ def read_receipt(path: Path) -> Receipt:
     return Receipt.read(data.decode("utf-8", "replace"), str(path))
 
 
-def write_receipts(path: str, llm: LLM, completion: Completion) -> None:
+def write_receipts(path: str, receipts: list[Receipt]) -> None:
     """Write the receipt of an answer; of several samples each one's, under the names of `numbered`."""
-    receipts = [llm.receipt(one) for one in completion.choices]
     for number, receipt in enumerate(receipts, 1):
         text = json.dumps(receipt.as_json(), ensure_ascii=False, indent=1)
         save_text(numbered(Path(path).expanduser(), number, len(receipts)), text + "\n", overwrite=True)

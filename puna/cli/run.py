@@ -47,7 +47,9 @@ from puna.errors import UsageError
 if TYPE_CHECKING:
     from puna.chat import Message
     from puna.cli.answer import AnyLLM, AnyStream
+    from puna.cli.remote import RemoteLLM
     from puna.completion import Completion
+    from puna.glassbox.receipt import Receipt
     from puna.llm import LLM
     from puna.request import SamplingParams
 
@@ -95,8 +97,6 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         )
     if not raw and not prompt.strip():
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
-    if receipt is not None and flags["server"]:
-        raise UsageError("--receipt is of a model in this process", hint="Leave --server out.")
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = open_model(model, flags, report, needs_template=not raw)
@@ -105,11 +105,22 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
             announce_template(llm, report)
     load_s = time.perf_counter() - started
     with llm, unechoed():
+        if flags["server"]:
+            cast("RemoteLLM", llm).wants_receipts = receipt is not None
         stream = _open_stream(llm, prompt, suffix, raw, flags["system"], params)
         code = _answer(llm, stream, load_s, as_json, is_several=params.num_samples > 1)
         if receipt is not None:
-            write_receipts(receipt, cast("LLM", llm), stream.completion)  # no server: see above
+            write_receipts(receipt, _receipts(llm, stream))
         return code
+
+
+def _receipts(llm: AnyLLM, stream: AnyStream) -> list[Receipt]:
+    """Of each sample. A server tells them at the end of its answer."""
+    from puna.cli.remote_stream import RemoteStream
+
+    if isinstance(stream, RemoteStream):
+        return stream.receipts()
+    return [cast("LLM", llm).receipt(one) for one in stream.completion.choices]
 
 
 def _open_stream(

@@ -6,11 +6,14 @@ import re
 import reprlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from puna.cli.against import OtherSide, compare
+from puna.cli.against_view import diff_lines
 from puna.cli.interrupts import ending_soon
 from puna.cli.layers_view import layers_lines
 from puna.cli.options import (
@@ -47,9 +50,11 @@ from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
     from puna.chat import Message
+    from puna.glassbox.diff import RunDiff
     from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
-    from puna.llm import LLM
+    from puna.llm import LLM, PromptJob
+    from puna.progress import Reporter
     from puna.request import SamplingParams
 
 
@@ -103,6 +108,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
         help="Look inside each layer: 1-8, answer, all ...",
     ),
     option("--heads", type=Whole(1), metavar="LAYER", help="With --layers: each head of this layer."),
+    option("--against", type=Utf8(), multiple=True, metavar="OTHER", help="Compare with a model or a setting; repeatable."),
 )
 def command(
     words: tuple[str, ...],
@@ -114,6 +120,7 @@ def command(
     heads: int | None,
     beside: tuple[str, ...],
     limit: int | None,
+    against: tuple[str, ...],
     **flags: Any,
 ) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
@@ -124,6 +131,10 @@ def command(
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
+
+    --against compares this run with another: OTHER is a model, or a setting such as backend=reference, kv-type=int8,
+    weights=int4, temperature=0.7 or lora=PATH, or several with commas between. It shows where the answers part, how far the
+    models are apart for each token (KL), and the first layer whose numbers differ.
 
     With --beside PROMPT, which can be given several times, the prompts run together; --json then has them as "traces".
     """
@@ -136,6 +147,9 @@ def command(
         )
     if html is not None and beside:
         raise UsageError("--html shows one prompt", hint="Leave --beside out, or print all of them with --json.")
+    if against and (html is not None or beside or layers or heads):
+        raise UsageError("--against shows a comparison, and no trace", hint="Leave --html, --beside, --layers and --heads out.")
+    others = [OtherSide.read(text, [name.partition("=")[0] for name in flags["lora_modules"]]) for text in against]
     if heads is not None and layers is None:
         layers = True
     choice = {"top": top, "layers": layers or False} | ({} if limit is None else {"max_candidates": limit})
@@ -144,7 +158,11 @@ def command(
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
-    with ending_soon(), llm:
+    with ending_soon(), llm, report:
+        if others:
+            load = partial(_load_other, model, flags, report)
+            _print_diff(compare(llm, _job(llm, prompt, raw, flags["system"], params), others, load), as_json)
+            return
         _require_layer(heads, llm)
         traces = _traces(llm, [prompt, *beside], raw, flags["system"], params, choice)
         if html is not None:
@@ -153,6 +171,27 @@ def command(
             print_json({"traces": [trace.as_json() for trace in traces]} if beside else traces[0].as_json())
         elif html is None:
             print("\n".join(_lines(traces, report_width(sys.stdout), heads)))
+
+
+def _load_other(model: str | None, flags: dict[str, Any], report: Reporter, other: OtherSide) -> LLM:
+    return load_model(other.model or model, flags | dict(other.engine), report, needs_template=False)
+
+
+def _job(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams) -> PromptJob:
+    (job,) = llm.jobs(prompt, params, {}) if raw else llm.chat_jobs(_messages(prompt, system), params, {})
+    return job
+
+
+def _messages(prompt: str, system: str | None) -> list[Message]:
+    first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def _print_diff(diff: RunDiff, as_json: bool) -> None:
+    if as_json:
+        print_json(diff.as_json())
+    else:
+        print("\n".join(diff_lines(diff, report_width(sys.stdout))))
 
 
 def _lines(traces: list[Trace], width: int, heads: int | None) -> Iterator[str]:
@@ -184,5 +223,4 @@ def _traces(
     """The traces of prompts that run together."""
     if raw:
         return llm.trace(prompts, params, **choice)
-    first: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return llm.chat_trace([[*first, {"role": "user", "content": prompt}] for prompt in prompts], params, **choice)
+    return llm.chat_trace([_messages(prompt, system) for prompt in prompts], params, **choice)

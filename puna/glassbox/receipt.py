@@ -18,6 +18,7 @@ from puna.request import SamplingParams
 from puna.version import __version__
 
 RECEIPT_FORMAT = "puna-receipt-1"
+BESIDE_RESULT = frozenset({"cache_salt", "priority"})  # settings that change no token; a server makes a salt of its client's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Receipt:
             tokenizer=fingerprint.tokenizer,
             backend=backend,
             device=device,
-            settings=settings_of(params),
+            settings={name: value for name, value in settings_of(params).items() if name not in BESIDE_RESULT},
             filters=needed_filters(params),
             prompt_ids=completion.prompt_ids,
             token_ids=completion.token_ids,

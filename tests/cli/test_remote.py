@@ -16,6 +16,7 @@ pytest.importorskip("puna.server", reason="the server is not installed")
 from puna.cli.remote import NOT_SENT, RemoteLLM
 from puna.cli.server_link import ServerLink
 from puna.config import EngineConfig
+from puna.errors import UsageError
 from puna.llm import LLM
 from puna.request import SamplingParams
 from puna.server.models import ServedModel
@@ -117,6 +118,39 @@ def test_json_tells_the_same(model: Path, remote: tuple[str, ...], local: tuple[
     assert there == here
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hello", "--temperature", "1", "--seed", "5"],
+        ["hello", "--temperature", "1", "--seed", "5", "--n", "2"],
+        ["hello", "--raw", "--json-object", "--json"],
+    ],
+    ids=["a chat", "several", "raw"],
+)
+def test_a_receipt_of_a_servers_answer_is_the_one_of_here(
+    model: Path, remote: tuple[str, ...], local: tuple[str, ...], puna: Puna, tmp_path: Path, words: list[str]
+) -> None:
+    for name, flags in (("here", (str(model), *words, *local)), ("there", ("tiny", *words, *remote))):
+        (tmp_path / name).mkdir()
+        done = puna("run", *flags, "-n", "9", "--receipt", str(tmp_path / name / "r.json"))
+        assert done.code == 0, done.err
+    files = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "there").iterdir()) and len(files) == 1 + ("--n" in words)
+    for file in files:
+        here, there = (json.loads((tmp_path / name / file).read_text("utf-8")) for name in ("here", "there"))
+        assert there["model"] == "tiny" and {**there, "model": ""} == {**here, "model": ""}
+        assert puna("replay", str(tmp_path / "there" / file), str(model), *local).code == 0
+
+
+def test_an_answer_that_was_broken_off_has_no_receipt(running: RunningServer) -> None:
+    llm = RemoteLLM(ServerLink(f"http://127.0.0.1:{running.port}/v1", KEY), "tiny")
+    llm.wants_receipts = True
+    with llm.chat_stream([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=None, ignore_eos=True)) as stream:
+        next(stream)
+        with pytest.raises(UsageError, match="the server told no receipt"):
+            stream.receipts()
+
+
 def test_a_conversation_says_the_same_and_is_saved(
     model: Path, remote: tuple[str, ...], local: tuple[str, ...], puna: Puna, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,4 +238,4 @@ def test_every_sampling_parameter_is_sent_or_refused() -> None:
     own = {*SamplingParams.__dataclass_fields__}.difference(NOT_SENT, ("logprobs", "json_object", "logit_bias"))
     for fields in (ChatCompletionFields, TextCompletionFields):
         assert own <= {*fields.SETTINGS.values()} & {*fields.SETTINGS}, own - {*fields.SETTINGS}
-        assert {"logit_bias", "logprobs", "response_format", "return_token_ids"} <= {*fields.model_fields}
+        assert {"logit_bias", "logprobs", "response_format", "return_token_ids", "return_receipt"} <= {*fields.model_fields}

@@ -68,7 +68,6 @@ def test_other_weights_are_refused(receipt: Path, tmp_path: Path, puna: Puna) ->
         (("replay", "nothing.json"), "nothing.json cannot be read"),
         (("replay", "."), "is no file of up to"),
         (("replay", "text.json"), "text.json is no JSON"),
-        (("run", "hi", "--receipt", "r.json", "--server", "http://127.0.0.1:9"), "--receipt is of a model in this process"),
     ],
 )
 def test_what_is_no_receipt_is_refused(

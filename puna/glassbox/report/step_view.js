@@ -1,6 +1,6 @@
 // One step: what happened in a sentence, its numbers, its stages, and the draw.
 
-import { quoted } from "./characters.js";
+import { quoted, textOf } from "./characters.js";
 import { drawView } from "./draw_line.js";
 import { make } from "./elements.js";
 import { term } from "./explain.js";
@@ -27,11 +27,11 @@ function choiceOf(step) {
   if (!likeliest) return t("gavePlain", { token: nameOf(step.token), share, rank: ordinal(step.rank) });
   const values = { token: nameOf(step.token), share, count: count(step.stages[0].num_candidates) };
   if (step.rank === 1) return t("gaveFirst", values);
-  return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(likeliest.text), firstShare: percent(likeliest.probability) });
+  return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(textOf(likeliest)), firstShare: percent(likeliest.probability) });
 }
 
 export function nameOf(token) {
-  return quoted(token.is_control ? token.piece : token.text || token.piece);
+  return quoted(textOf(token));
 }
 
 /** The step as elements; `filters`: those of the trace. */

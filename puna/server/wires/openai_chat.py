@@ -21,7 +21,18 @@ from puna.server.replies import sse
 from puna.server.running_job import Drained, RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, TokenIds, biases, error_body, logprob_entry, usage_body
+from puna.server.wires.openai_shapes import (
+    HINTS,
+    SETTINGS,
+    SHAPE,
+    TokenIds,
+    biases,
+    error_body,
+    know_model,
+    logprob_entry,
+    receipts_of,
+    usage_body,
+)
 from puna.server.wires.openai_tools import ToolFields, checked_choice
 
 FINISH = {"timeout": "length", "abort": "length"}  # OpenAI has no words for these; "stop" would say that the answer is whole
@@ -56,6 +67,7 @@ class ChatCompletionFields(ToolFields):
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
     return_token_ids: bool = False  # vLLM's; streams only
+    return_receipt: bool = False  # the end tells what `puna replay` needs to verify the run
     opening: str | list[int] = ""  # the answer begins with this text, or these ids; they count as generated
     return_progress: bool = False  # llama-server's; streams only: tell often how far the prompt is
 
@@ -113,10 +125,10 @@ class ChatWriter:
     def __init__(self, run: RunningJob, model: str, fields: ChatCompletionFields) -> None:
         self._run, self._options = run, fields.stream_options
         self._num = run.params.n
-        self._has_logprobs = fields.logprobs
+        self._has_logprobs, self._has_receipt = fields.logprobs, fields.return_receipt
         self._ids = TokenIds(run, fields.return_token_ids)
         run.id = new_id("chatcmpl-")
-        self._head = {"id": run.id, "created": int(run.began_at), "model": model}
+        self._head: dict[str, Any] = {"id": run.id, "created": int(run.began_at), "model": model}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for index in range(self._num):
@@ -134,6 +146,8 @@ class ChatWriter:
                     yield self._chunk(
                         0, {}, prompt_progress={"total": event.total, "cache": event.cached, "processed": event.done}
                     )
+        if self._has_receipt:
+            yield sse(self._body([], **await self._receipts()))
         if self._options.include_usage:
             yield sse(self._body([], usage=usage_body(self._run.usage)))
         yield sse("[DONE]")
@@ -141,7 +155,12 @@ class ChatWriter:
     async def whole(self) -> dict[str, Any]:
         drained = await self._run.drained()
         choices = [self._choice(drained, index) for index in range(self._num)]
-        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_body(self._run.usage)}
+        receipts = await self._receipts() if self._has_receipt else {}
+        usage = usage_body(self._run.usage)
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage, **receipts}
+
+    async def _receipts(self) -> dict[str, Any]:
+        return {"puna_receipts": await receipts_of(self._run, self._head["model"])}
 
     def _choice(self, drained: Drained, index: int) -> dict[str, Any]:
         calls, text, thoughts = drained.calls_of(index), drained.text(index), drained.thoughts(index)
@@ -199,6 +218,8 @@ def endpoint(service: Service) -> Endpoint:
         fields = ChatCompletionFields.read(await service.read_json(request))
         run = await service.begin(fields.job())
         run.ignored = fields.unheeded(run.llm.chat_template)
+        if fields.return_receipt:
+            await know_model(run)
         writer = ChatWriter(run, service.models.named(fields.model).name, fields)
         return service.reply(writer, SHAPE, fields.stream, run)
 

@@ -23,8 +23,19 @@ from puna.server.replies import sse
 from puna.server.running_job import RunningJob
 from puna.server.service import Endpoint, Service
 from puna.server.wires.base import WireRoute
-from puna.server.wires.openai_chat import FINISH, StreamOptions
-from puna.server.wires.openai_shapes import HINTS, SETTINGS, SHAPE, TokenIds, biases, error_body, finite, usage_body
+from puna.server.wires.openai_chat import FINISH, StreamOptions, constraint_of
+from puna.server.wires.openai_shapes import (
+    HINTS,
+    SETTINGS,
+    SHAPE,
+    TokenIds,
+    biases,
+    error_body,
+    finite,
+    know_model,
+    receipts_of,
+    usage_body,
+)
 
 MAX_PROMPTS = 64
 
@@ -45,6 +56,7 @@ class TextCompletionFields(Fields):
     logit_bias: dict[str, float] = {}
     response_format: dict[str, Any] = {}
     return_token_ids: bool = False  # vLLM's; streams only
+    return_receipt: bool = False  # the end tells what `puna replay` needs to verify the run
     opening: str | list[int] = ""  # the answer begins with this text, or these ids; they count as generated
 
     def jobs(self) -> list[Job]:
@@ -65,7 +77,7 @@ class TextCompletionFields(Fields):
         return [self.prompt] if self.prompt and isinstance(self.prompt[0], int) else self.prompt  # type: ignore[return-value]
 
     def _own(self) -> dict[str, Any]:
-        own = self.settings
+        own = {**self.settings, **constraint_of(self.response_format)}
         if self.logit_bias:
             own["logit_bias"] = biases(self.logit_bias)
         if self.logprobs is not None:
@@ -109,6 +121,8 @@ class CompletionWriter:
                 yield self._chunk(number * self._num, "", **TokenIds(run, True).of_prompt())
             async for index, chunk in self._chunks_of(run):
                 yield self._chunk(number * self._num + index, **chunk)
+        if self._fields.return_receipt:
+            yield sse({**self._head, "choices": [], **await self._receipts()})
         if self._fields.stream_options.include_usage:
             yield sse({**self._head, "choices": [], "usage": usage_body(self.usage)})
         yield sse("[DONE]")
@@ -135,7 +149,13 @@ class CompletionWriter:
             for number, run in enumerate(self._runs)
             for index, one in enumerate(run.completion.choices)
         ]
-        return {**self._head, "choices": choices, "usage": usage_body(self.usage)}
+        receipts = await self._receipts() if self._fields.return_receipt else {}
+        return {**self._head, "choices": choices, "usage": usage_body(self.usage), **receipts}
+
+    async def _receipts(self) -> dict[str, Any]:
+        """Of all samples, as the choices are numbered."""
+        each = [await receipts_of(run, str(self._head["model"])) for run in self._runs]
+        return {"puna_receipts": [receipt for one in each for receipt in one]}
 
     def _choice(self, run: RunningJob, index: int, one: Completion) -> dict[str, Any]:
         reason = FINISH.get(str(one.finish_reason), str(one.finish_reason))
@@ -181,6 +201,8 @@ def endpoint(service: Service) -> Endpoint:
         try:
             for job in fields.jobs():
                 runs.append(await service.begin(job))
+            if fields.return_receipt:
+                await know_model(runs[0])
         except BaseException:
             runs.close()
             raise

@@ -5,11 +5,13 @@ Shapes: https://platform.openai.com/docs/api-reference. The further fields are t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from puna.completion import Timing
+from puna.completion import Completion, Timing
+from puna.errors import UsageError
 from puna.request import MAX_LOGIT_BIAS, Reasoning, TokenLogprob
 from puna.server.events import Ended, Piece, Usage
 from puna.server.refusals import Refusal, invalid
@@ -132,6 +134,29 @@ class TokenIds:
             "is_reasoning_cut": thoughts.is_cut,
             "timing": asdict(Timing.of(handle, request)),
         }
+
+
+async def know_model(run: RunningJob) -> None:
+    """Read the weights, once for a model, while the run keeps it loaded: what `receipts_of` tells needs their digest. If that
+    fails, the run ends."""
+    try:
+        await asyncio.to_thread(lambda: run.llm.fingerprint)
+    except BaseException:
+        run.close()
+        raise
+
+
+async def receipts_of(run: RunningJob, model: str) -> list[dict[str, Any]]:
+    """What `puna replay` needs of each sample of an ended run (`glassbox/receipt.py`), with the name of the model in place of its
+    path; {"problem": words} if it cannot be repeated."""
+    return await asyncio.to_thread(lambda: [_receipt(run, one, model) for one in run.completion.choices])
+
+
+def _receipt(run: RunningJob, one: Completion, model: str) -> dict[str, Any]:
+    try:
+        return replace(run.llm.receipt(one), model=model).as_json()
+    except UsageError as error:
+        return {"problem": error.line}
 
 
 def biases(given: Mapping[str, float]) -> dict[int, float]:

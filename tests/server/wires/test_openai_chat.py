@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from puna.errors import UsageError
 from tests.server.serving import RunningServer, quick_model, serving
 from tests.server.standins import WITH_TOOLS
 
@@ -128,6 +131,31 @@ def test_token_ids_come_if_they_are_asked_for(server: RunningServer, path: str) 
     facts = choices[-1]["puna"]
     assert (facts["finish_reason"], facts["seed"], choices[-1]["stop_reason"]) == ("length", 3, None)
     assert facts["timing"]["num_generated"] == 6
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/completions"])
+def test_receipts_come_if_they_are_asked_for(server: RunningServer, path: str) -> None:
+    """Of each sample, whole or streamed, without a path and without what a server makes of a key."""
+    settings: dict[str, Any] = {"max_tokens": 6, "ignore_eos": True, "seed": 3, "temperature": 0.5, "n": 2}
+    ids = server.llm.encode_chat(HELLO)
+    done = server.llm.chat(HELLO, **settings) if path == PATH else server.llm.generate(ids, **settings)
+    expected = [replace(server.llm.receipt(one), model="tiny").as_json() for one in done.choices]
+    prompt = {"messages": HELLO} if path == PATH else {"prompt": ids}
+    given = {**settings, "cache_salt": "secret", **prompt}
+    whole = server.post(path, {**given, "return_receipt": True})
+    assert whole.json["puna_receipts"] == json.loads(json.dumps(expected)) and "secret" not in whole.body.decode()
+    *_, last, end = server.post(path, {**given, "return_receipt": True, "stream": True}).events
+    assert (last["choices"], last["puna_receipts"], end) == ([], whole.json["puna_receipts"], "[DONE]")
+    assert "puna_receipts" not in server.post(path, given).json
+
+
+def test_a_run_that_no_receipt_can_hold_says_why(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(completion: object) -> None:
+        raise UsageError("somebody ended the thinking of the run")
+
+    monkeypatch.setattr(server.llm, "receipt", refuse)
+    told = server.post(PATH, body(return_receipt=True)).json
+    assert told["puna_receipts"] == [{"problem": "somebody ended the thinking of the run"}] and told["choices"]
 
 
 def test_log_probabilities_name_the_ids(server: RunningServer) -> None:

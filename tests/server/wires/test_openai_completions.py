@@ -29,6 +29,13 @@ def test_texts_are_those_of_the_library(server: RunningServer, prompt: Any) -> N
     assert texts == expected
 
 
+def test_the_form_that_is_asked_for_is_kept(server: RunningServer) -> None:
+    expected = server.llm.generate("hello", max_tokens=20, json_object=True)
+    kept = {"prompt": "hello", "max_tokens": 20, "response_format": {"type": "json_object"}}
+    assert server.post(PATH, kept).json["choices"][0]["text"] == expected.text
+    assert server.post(PATH, kept | {"response_format": {"type": "xml"}}).status == 400
+
+
 def test_an_echo_has_the_logprobs_of_the_prompt(server: RunningServer) -> None:
     """As lm-eval asks for them: token ids, echo, no or one new token."""
     ids = [*b"hello"]
