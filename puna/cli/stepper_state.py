@@ -89,6 +89,7 @@ class Stepping:
         self.message = ""
         self.question: Question | None = None
         self.growth: Growth | None = None  # the branch on its way
+        self.is_working = False  # whether the model computes something for the person
         self.scrolled = 0  # lines of the help
         self._undo: list[Moment] = []
 
@@ -417,7 +418,14 @@ class Stepping:
         self.selected = next((row for row, one in enumerate(self.rows) if one.id == step.token.id), 0)
 
     def _do(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None) -> None:
-        self._run(work, then, failed)
+        """Let the worker do something. `is_working` until then."""
+
+        def ended(act: Callable[[], None]) -> None:
+            self.is_working = False
+            act()
+
+        self.is_working = True
+        self._run(work, lambda result: ended(partial(then, result)), partial(ended, failed))
 
 
 def _value(name: str, text: str) -> Any:

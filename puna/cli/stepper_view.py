@@ -40,6 +40,7 @@ STYLES = {
     "surprise3": "ansiyellow",
     "surprise4": "ansired",
 }
+WORKING = "The model computes …"
 MAX_STRIP = 4  # lines of the answer
 LEAST_CELL = 11  # of a stage: a bar of four cells and its number
 SHARE_WIDTH = 6  # "100.0%"
@@ -77,7 +78,8 @@ def _foot(state: Stepping, width: int) -> Iterator[StyledLine]:
         for line in wrapped(printable(state.question.prompt), width)[:3]:
             yield [("message", line)]
         return
-    for line in wrapped(printable(state.message), width)[:3] if state.message else ():
+    message = WORKING if state.is_working and state.growth is None else state.message
+    for line in wrapped(printable(message), width)[:3] if message else ():
         yield [("message", line)]
     yield [("dim", short_keys(width, state.panel != "step"))]
 

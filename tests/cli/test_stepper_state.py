@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 
 from puna.cli.stepper_state import Stepping
+from puna.cli.stepper_view import screen
 from puna.glassbox.receipt import Receipt
 from puna.glassbox.schema import trace_schema
 from puna.llm import LLM
@@ -225,3 +227,55 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(
     message = typed(state, ask, text)
     assert problem in message and len(message) <= 301
     assert list(state.explorer.branches) == [0] and state.tried is None and state.question is None and state.growth is None
+
+
+ACTIONS: tuple[Callable[[Stepping, random.Random], object], ...] = (
+    lambda state, own: state.move(own.choice((-3, -1, 1, 2, 50))),
+    lambda state, own: state.mark(own.choice((-9, -1, 1, 9))),
+    lambda state, own: state.choose(own.randrange(-1, 14)),
+    lambda state, own: state.enter(),
+    lambda state, own: state.back(),
+    lambda state, own: state.undo(),
+    lambda state, own: state.redraw(),
+    lambda state, own: state.visit(own.choice((-1, 1))),
+    lambda state, own: state.show(own.choice(("help", "tree", "ranks", "step"))),
+    lambda state, own: typed(state, own.choice(ASKS), own.choice(TYPED)),
+)
+ASKS: tuple[Callable[[Stepping], None], ...] = (
+    Stepping.ask_text, Stepping.ask_choice, Stepping.ask_options, Stepping.ask_any_setting, Stepping.ask_place,
+    lambda state: state.ask_setting("temperature"), lambda state: state.ask_setting("top_p"),
+)  # fmt: skip
+TYPED = (
+    "",
+    " ",
+    "0",
+    "1",
+    "0.5",
+    "7",
+    "-1",
+    "a|b",
+    "日本",
+    "\x1b[2J",
+    "\x00",
+    "top_k 3",
+    "mirostat 2",
+    "adaptive_target 0.3",
+    "seed none",
+)
+
+
+def test_whatever_a_person_does_the_state_is_whole(llm: LLM) -> None:
+    seed = 20261201
+    print("seed", seed)
+    own = random.Random(seed)
+    state = Stepping(llm, llm.explore(PROMPT, **DRAWN))
+    state.start()
+    for number in range(400):
+        own.choice(ACTIONS)(state, own)
+        branch = state.branch
+        assert branch is not None and state.question is None and state.growth is None and not state.is_working, number
+        assert tuple(ids(state)) == branch.token_ids and 0 <= state.at <= len(state.tokens), number
+        assert not state.rows or 0 <= state.selected < len(state.rows), number
+        assert len(screen(state, own.randrange(1, 100), own.randrange(1, 40))) > 0
+        if state.tried is None and state.step is not None and not state.is_at_end:
+            assert state.step.token.id == state.tokens[state.at].id, number
