@@ -229,23 +229,7 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(
     assert list(state.explorer.branches) == [0] and state.tried is None and state.question is None and state.growth is None
 
 
-ACTIONS: tuple[Callable[[Stepping, random.Random], object], ...] = (
-    lambda state, own: state.move(own.choice((-3, -1, 1, 2, 50))),
-    lambda state, own: state.mark(own.choice((-9, -1, 1, 9))),
-    lambda state, own: state.choose(own.randrange(-1, 14)),
-    lambda state, own: state.enter(),
-    lambda state, own: state.back(),
-    lambda state, own: state.undo(),
-    lambda state, own: state.redraw(),
-    lambda state, own: state.visit(own.choice((-1, 1))),
-    lambda state, own: state.show(own.choice(("help", "tree", "ranks", "step"))),
-    lambda state, own: typed(state, own.choice(ASKS), own.choice(TYPED)),
-)
-ASKS: tuple[Callable[[Stepping], None], ...] = (
-    Stepping.ask_text, Stepping.ask_choice, Stepping.ask_options, Stepping.ask_any_setting, Stepping.ask_place,
-    lambda state: state.ask_setting("temperature"), lambda state: state.ask_setting("top_p"),
-)  # fmt: skip
-TYPED = (
+TYPED: tuple[str, ...] = (
     "",
     " ",
     "0",
@@ -262,6 +246,22 @@ TYPED = (
     "adaptive_target 0.3",
     "seed none",
 )
+ACTIONS: tuple[Callable[[Stepping, random.Random], object], ...] = (
+    lambda state, own: state.move(own.choice((-3, -1, 1, 2, 50))),
+    lambda state, own: state.mark(own.choice((-9, -1, 1, 9))),
+    lambda state, own: state.choose(own.randrange(-1, 14)),
+    lambda state, own: state.enter(),
+    lambda state, own: state.back(),
+    lambda state, own: state.undo(),
+    lambda state, own: state.redraw(),
+    lambda state, own: state.visit(own.choice((-1, 1))),
+    lambda state, own: state.show(own.choice(("help", "tree", "ranks", "step"))),
+    lambda state, own: typed(state, own.choice(ASKS), own.choice(TYPED)),
+)
+ASKS: tuple[Callable[[Stepping], None], ...] = (
+    Stepping.ask_text, Stepping.ask_choice, Stepping.ask_options, Stepping.ask_any_setting, Stepping.ask_place,
+    lambda state: state.ask_setting("temperature"), lambda state: state.ask_setting("top_p"),
+)  # fmt: skip
 
 
 def test_whatever_a_person_does_the_state_is_whole(llm: LLM) -> None:
@@ -270,7 +270,7 @@ def test_whatever_a_person_does_the_state_is_whole(llm: LLM) -> None:
     own = random.Random(seed)
     state = Stepping(llm, llm.explore(PROMPT, **DRAWN))
     state.start()
-    for number in range(400):
+    for number in range(200):
         own.choice(ACTIONS)(state, own)
         branch = state.branch
         assert branch is not None and state.question is None and state.growth is None and not state.is_working, number
