@@ -56,6 +56,7 @@ export const CHINESE = {
   gaveFirst: "模型给 {token} 的概率是 {share}：在 {count} 个 token 中它是首选。",
   gavePlain: "模型给 {token} 的概率是 {share}：它排在第 {rank} 位。",
   gaveOther: "模型给 {token} 的概率是 {share}：在 {count} 个 token 中排第 {rank} 位。首选是 {first}，{firstShare}。",
+  partOf: "这个 token 是一个需要多个 token 的字符的一部分：字节 {bytes}。像 � 这样的符号表示不完整的字符。",
   filtersLeft: "过滤后留下 {count}。",
   drawnLong: "然后由随机数决定：{number} 落在 {token} 上。",
   greedyTook: "这里没有随机：总是取最可能的 token。",

@@ -56,6 +56,7 @@ export const GERMAN = {
   gaveFirst: "Das Modell gab {token} {share}: Es war seine erste Wahl unter {count} Token.",
   gavePlain: "Das Modell gab {token} {share}: Es war seine {rank} Wahl.",
   gaveOther: "Das Modell gab {token} {share}: seine {rank} Wahl unter {count}. Die erste war {first} mit {firstShare}.",
+  partOf: "Dieses Token ist ein Teil eines Zeichens, das mehrere braucht: die Bytes {bytes}. Ein Zeichen wie � steht für das, was nicht ganz ist.",
   filtersLeft: "Die Filter ließen {count}.",
   drawnLong: "Dann entschied der Zufall: Die Zahl {number} fiel auf {token}.",
   greedyTook: "Zufall war nicht im Spiel: Das wahrscheinlichste Token wird immer genommen.",

@@ -65,6 +65,7 @@ export const ENGLISH = {
   gaveFirst: "The model gave {token} {share}: it was its first choice of {count} tokens.",
   gavePlain: "The model gave {token} {share}: it was its {rank} choice.",
   gaveOther: "The model gave {token} {share}: its {rank} choice of {count}. The first was {first} with {firstShare}.",
+  partOf: "This token is a part of a character that needs several: the bytes {bytes}. A sign such as � stands for what is not whole.",
   filtersLeft: "The filters left {count}.",
   drawnLong: "Then chance decided: the number {number} fell on {token}.",
   greedyTook: "No chance was involved: the likeliest token is always taken.",
