@@ -53,12 +53,14 @@ def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | 
 def _source(place: str) -> tuple[SourceText, str | None]:
     """The text of a place, and the name of the function that is asked for."""
     from puna.cli.standard_input import read_all
-    from puna.explain.source.reading import read_source, source_of
+    from puna.explain.source.reading import MAX_BYTES, read_source, require_small, source_of
     from puna.explain.source.symbols import split_target
 
     path, symbol = split_target(place)
     if str(path) == STANDARD_INPUT:
-        return source_of(read_all(), "standard input"), symbol
+        text = read_all(MAX_BYTES + 1)  # characters; a pipe may have no end
+        require_small(len(text), "standard input")
+        return source_of(text, "standard input"), symbol
     return read_source(path), symbol
 
 

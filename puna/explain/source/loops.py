@@ -89,7 +89,7 @@ def recognised(node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], 
     """What a function is; None if it is no loop that puna knows. `functions`: the others of the file, by their last names."""
     called = _called_names(node, aliases)
     deep = set(called)
-    for name in called & functions.keys():
+    for name in filter(functions.__contains__, called):
         deep |= _called_names(functions[name], aliases)
     parameters = _parameters(node)
     purposes = {name: _purpose(name, node, aliases) for name in parameters}
