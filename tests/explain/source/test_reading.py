@@ -116,6 +116,9 @@ def test_the_time_grows_with_the_text_alone() -> None:
     assert not notebook({"cell_type": "code", "source": "x = 1\n" + " " * 300_000 + "x"}).cells[1:]
     many = "".join(f"def f{number}(): 0\n" for number in range(4000))
     assert len(Dissection(source_of(many, "t.py")).outline()) == 4000
+    lines = " torch.softmax(logits, -1).multinomial(1)\n" * 500
+    wide = f"def f({', '.join(f'a{number}' for number in range(500))}, logits):\n{lines}"
+    assert Dissection(source_of(wide, "t.py")).outline()[0].loop == "sampling step"
     assert time.monotonic() - started < 20  # with squares of these numbers: minutes
 
 
