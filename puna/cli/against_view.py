@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from puna.cli.signs import height_of
 from puna.cli.trace_view import percent, quoted
 from puna.cli.width import cut, pad
 from puna.cli.word_wrap import wrapped
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from puna.glassbox.diff import ComparedRun, LayerErrors, OtherRun, Parting, RunDiff, SharedCandidate
 
 TOKEN = 16  # cells of a token's text
-STEPS = " ▁▂▃▄▅▆▇█"
 LEAST = 1e-7  # what the lowest mark stands for, on a scale of logarithms; the highest is the largest value
 KL_WORDS = (
     "How far the models are apart (KL, in nats: 0 where they agree), token by token with the first run's text; marks on a "
@@ -155,6 +155,6 @@ def marks_of(values: Sequence[float]) -> str:
 
 def _mark(value: float, span: float) -> str:
     if value <= 0:
-        return STEPS[0]
+        return " "
     share = min(1.0, max(0.0, math.log(value / LEAST) / span)) if math.isfinite(value) else 1.0
-    return STEPS[1 + round(share * (len(STEPS) - 2))]
+    return height_of(share)
