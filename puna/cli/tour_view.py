@@ -187,6 +187,8 @@ def _bars(block: Bars, width: int, ink: Ink) -> Iterator[str]:
     labels = [cut(printable(bar.label), _label_width(width)) for bar in block.bars]
     shown = [printable(bar.shown) for bar in block.bars]
     label_width, shown_width = max(map(display_width, labels)), max(map(display_width, shown))
+    if _is_numeric(shown):
+        shown = [" " * (shown_width - display_width(text)) + text for text in shown]
     room = max(4, min(40, width - len(INDENT) - label_width - shown_width - 4))
     for bar, label, text in zip(block.bars, labels, shown):
         drawn = ink.of(ink.marked if bar.is_marked else ink.bar, bar_of(bar.share, room))
