@@ -112,7 +112,7 @@ def test_another_token_is_taken_and_the_branch_is_that_of_a_fresh_run(browser: A
     assert ids[:7] == first["run"]["ids"][:7] and ids[7] != first["run"]["ids"][7]
     assert (branch["content"], ids) == fresh(ids[:8], 38)
     assert branch["run"]["num_opened"] == 8 and branch["run"]["computed"] < len(ids) + 24  # the cache had the prompt
-    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text("the cache had the others")
+    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text("the prefix cache had the others")
     expect(page.locator("#glassbox .story")).to_contain_text("You put this token here.")
     expect(page.locator(".version:first-child .token.shared")).to_have_count(7)
     expect(page.locator(".version:last-child .token.shared")).to_have_count(7)
