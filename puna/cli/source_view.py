@@ -242,6 +242,8 @@ def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:
     if stop is not None and block.first <= stop.line <= block.last:
         words = stop.reason if stop.is_own else f"from here on puna can only read: {stop.reason}"
         yield from _paragraph(f"In the run, {words} (line {stop.line}).", width, INDENT)
+    elif block.is_cold:
+        yield from _paragraph("Not reached in this run, but in a second one, at temperature 0.", width, INDENT)
     elif block.executions == 0 and block.sentences:
         words = "its loop has no round." if block.is_reached else "not reached."
         yield from _paragraph(f"In this run: {words}", width, INDENT)
@@ -264,7 +266,11 @@ def _measured(block: BlockNote, width: int) -> Iterator[str]:
         for one in block.calls
         if one.value and not _is_kept(one, block)
     ]
-    rows += [(one.line, 2, one.name, _value_words(one.value) + _later_words(one.later)) for one in block.names if one.value]
+    rows += [
+        (one.line, 2, one.name, ("at temperature 0: " if one.is_cold else "") + _value_words(one.value) + _later_words(one.later))
+        for one in block.names
+        if one.value
+    ]
     if not rows:
         return
     rounds = f", the first of {block.executions} times" if (block.executions or 0) > 1 else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -79,6 +79,19 @@ class SourceRun:
     num_model_calls: int
     result: Snapshot | None
     stop: Stop | None
+    otherwise: SourceRun | None = None  # a second run, at temperature 0, for the lines that this one did not reach
+
+    def records_of(self, position: Position) -> tuple[Records | None, bool]:
+        """What a statement did; and whether only in the second run."""
+        found = self.records.get(position)
+        if (found is not None and found.count) or self.otherwise is None or position not in self.otherwise.records:
+            return found, False
+        return self.otherwise.records[position], True
+
+    def value_at(self, position: Position) -> Snapshot | None:
+        """The first result of a call or a slice."""
+        other = None if self.otherwise is None else self.otherwise.calls.get(position)
+        return self.calls.get(position, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,7 @@ def run_loop(
     chosen: values of some parameters; puna chooses the others. The run that got furthest is returned.
     """
     best: SourceRun | None = None
-    for shape in (_two_rows, _one_row, _plain_row):
+    for shape in (_two_rows, _one_row, _plain_row, _as_list):
         done = _run_once(name, node, loop, program, model, shape, chosen)
         if best is None or len(done.records) > len(best.records):
             best = done
@@ -112,6 +125,13 @@ def run_loop(
             return done
     assert best is not None
     return best
+
+
+def run_both_ways(name: str, node: ast.FunctionDef, loop: Loop, scope: SourceScope, model: LanguageModel) -> SourceRun:
+    """`run_loop`; and at temperature 0 too, if the loop has a temperature: many take another way then."""
+    first = run_loop(name, node, loop, scope, model)
+    cold = {one: 0.0 for one, purpose in loop.purposes.items() if purpose is Purpose.TEMPERATURE}
+    return replace(first, otherwise=run_loop(name, node, loop, scope, model, cold)) if cold and first.stop is None else first
 
 
 def _run_once(
@@ -216,13 +236,19 @@ def _plain_row(array: Any) -> Any:
     return array[0]
 
 
+def _as_list(array: Any) -> Any:
+    """For programs that take a Python list."""
+    return array[0].tolist()
+
+
 def _argument(purpose: Purpose, name: str, model: LanguageModel, value: ModelValue, shape: RowShape) -> Any:
     """A value for a parameter."""
     made = VALUES.get(purpose)
     if purpose is Purpose.PROMPTS:
         return [IdList(ids) for ids in prompts_of(model)]
     if purpose is Purpose.IDS:
-        return TracedTensor(shape(_even(model)), is_ids=True)
+        ids = shape(_even(model))
+        return IdList(ids) if isinstance(ids, list) else TracedTensor(ids, is_ids=True)
     if purpose in ROWS:
         return TracedTensor(np.array(shape(ROWS[purpose](model))))
     if purpose is Purpose.MODEL:
@@ -276,4 +302,5 @@ VALUES: Mapping[Purpose, Callable[[LanguageModel], Any]] = {
     Purpose.FILTER_VALUE: lambda model: -math.inf,
     Purpose.LEAST_KEPT: lambda model: 1,
     Purpose.START: lambda model: 0,
+    Purpose.GENERATOR: lambda model: None,
 }

@@ -31,6 +31,8 @@ from puna.explain.source.tracer.operations import DrawnPosition, read, write
 from puna.explain.source.tracer.snapshots import Record, Records, Snapshot, TokenSpelling, snapshot
 from puna.explain.source.tracer.tensors import IdList, NumberType, TracedTensor, arithmetic, compare, is_true, kind_of
 from puna.explain.source.tracer.values import (
+    DEVICE,
+    GeneratorValue,
     ModelOutput,
     ModelSizes,
     ModelValue,
@@ -608,6 +610,10 @@ class Interpreter:
         owner = owner.logits if isinstance(owner, ModelOutput) and name not in ("logits", "past_key_values") else owner
         if isinstance(owner, ModelValue) and name in ("forward", "__call__"):
             return owner.call(args, kwargs, self.budget)
+        if isinstance(owner, GeneratorValue) and name == "manual_seed":
+            return owner
+        if isinstance(owner, ModelValue | SelfValue) and name == "get_device" and name not in getattr(owner, "methods", ()):
+            return DEVICE
         if isinstance(owner, ModelValue | SelfValue) and name in ("eval", "train", "to", "float", "half", "cuda", "cpu"):
             return owner
         if isinstance(owner, SelfValue) and name in ("forward", "__call__") and name not in owner.methods:
@@ -638,6 +644,8 @@ class Interpreter:
         match function:
             case UserFunction():
                 return self.call_function(function, args, kwargs)
+            case TokenizerValue():
+                return function.call("", args, kwargs)
             case ModelValue() | SelfValue():
                 model = function if isinstance(function, ModelValue) else function.model
                 with _at(node):
