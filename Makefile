@@ -78,7 +78,7 @@ clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-cl
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
 	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py \
-		tests/glassbox/report/test_report_in_browser.py
+		tests/server/test_page_glassbox_in_browser.py tests/glassbox/report/test_report_in_browser.py
 
 # The pictures in docs/: of the page, and of a trace of the default model
 pictures: $(AXE) model

@@ -58,7 +58,7 @@ export class LayersView {
   }
 
   #intro() {
-    return rich("layersIntro", { layers: count(this.layers.num_layers), layer: term("layer", "layers"), lens: term("logit lens") });
+    return rich("layersIntro", { layers: count(this.layers.num_layers), layer: term("layer", t("formLayers")), lens: term("logit lens") });
   }
 
   #note() {

@@ -29,7 +29,7 @@ export function promptView(prompt) {
 }
 
 function intro(prompt) {
-  const values = { template: term("chat template"), tokenizer: term("tokenizer"), count: count(prompt.num_tokens), control: term("control token", "Control tokens") };
+  const values = { template: term("chat template"), tokenizer: term("tokenizer"), count: count(prompt.num_tokens), control: term("control token", t("formControl")) };
   const cached = prompt.num_cached ? [" ", ...rich("promptCached", { count: tokens(prompt.num_cached), cache: term("prefix cache") })] : [];
   const isPlain = spelledOut(prompt.tokens).filter((one) => !one.control).map((one) => one.text).join("") === prompt.given;
   return [...rich(isPlain ? "promptIntroRaw" : "promptIntro", values), ...cached, ` ${t("promptTook", { time: seconds(prompt.tokenizer_s) })}`];

@@ -100,6 +100,7 @@ export const ENGLISH = {
   overviewFirst: "In {first} of {count} places the model's first choice was taken; in the other {other}, chance took another one.",
   overviewGreedy: "No chance was involved: in {first} of {count} places the model's first choice was taken; in the other {other}, a filter had changed the order.",
   overviewCuts: "left {left} {candidates} (the median of all steps) and removed {removed} of the probability on average.",
+  overviewNothing: "hardly changed the likeliest candidate's probability.",
   overviewChanges: "moved the likeliest candidate's probability from {before} to {after} on average.",
 
   // the K/V cache
@@ -177,6 +178,15 @@ export const ENGLISH = {
   layersNote: "Computed once more by {arithmetic}; it took {time}. Its logits differ from the run's by {distance} at most.",
   layersNoteNone: "Computed once more by {arithmetic}; it took {time}.",
   layersLeftOut: "{count} chosen positions are not in this trace.",
+
+  // forms of words that the glossary explains
+  formTokens: "tokens",
+  formFilters: "filters",
+  formDrawn: "drawn",
+  formLayers: "layers",
+  formCandidates: "candidates",
+  formControl: "Control tokens",
+  formCache: "K/V cache",
 
   // general
   explain: "What is “{word}”?",

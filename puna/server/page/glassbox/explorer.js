@@ -108,7 +108,7 @@ export class Explorer {
     const back = textButton([], () => this.close(), { id: "close-glassbox", class: "wide-icon" });
     back.append(icon("left"), element("span", {}, t("gbBack")));
     const lead = rich("gbLead", { token: term("token"), probability: term("probability") });
-    return element("header", { class: "glassbox-head" }, back, element("h2", { id: "glassbox-title" }, t("gbTitle")), element("p", { class: "caption" }, lead));
+    return element("header", { class: "glassbox-head" }, back, element("h1", { id: "glassbox-title" }, t("gbTitle")), element("p", { class: "caption" }, lead));
   }
 
   /** The versions of the answer, and which one stands beside it. */

@@ -1,12 +1,18 @@
 // The views of a trace (`/page/report`) in the language of the page.
 
+import { CHINESE, CHINESE_TERMS } from "../report/chinese.js";
+import { GERMAN, GERMAN_TERMS } from "../report/german.js";
 import { speak } from "../report/words.js";
 import { language, t } from "../languages.js";
-import { TERMS as TERMS_DE, WORDS as WORDS_DE } from "./views_de.js";
-import { TERMS as TERMS_EN, WORDS as WORDS_EN } from "./views_en.js";
-import { TERMS as TERMS_ZH, WORDS as WORDS_ZH } from "./views_zh.js";
+import { WORDS as WORDS_DE } from "./views_de.js";
+import { WORDS as WORDS_EN } from "./views_en.js";
+import { WORDS as WORDS_ZH } from "./views_zh.js";
 
-const SPOKEN = { en: [WORDS_EN, TERMS_EN, "en-US"], de: [WORDS_DE, TERMS_DE, "de-DE"], zh: [WORDS_ZH, TERMS_ZH, "zh-CN"] };
+const SPOKEN = {
+  en: [WORDS_EN, {}, "en-US"],
+  de: [{ ...GERMAN, ...WORDS_DE }, GERMAN_TERMS, "de-DE"],
+  zh: [{ ...CHINESE, ...WORDS_ZH }, CHINESE_TERMS, "zh-CN"],
+};
 
 export function useLanguageOfPage() {
   speak(...(SPOKEN[language()] ?? SPOKEN.en));

@@ -59,7 +59,7 @@ export class StepPane {
     return element(
       "div",
       { class: "step-head" },
-      element("h3", {}, element("span", {}, where), " ", element("bdi", { class: "big-token" }, nameOf(step.token))),
+      element("h2", {}, element("span", {}, where), " ", element("bdi", { class: "big-token" }, nameOf(step.token))),
       move("left", t("gbBefore"), -1, index === 0),
       move("right", t("gbAfter"), 1, index === count - 1),
     );
@@ -67,7 +67,7 @@ export class StepPane {
 
   /** What was closed stays closed at the next token. */
   #section(name, about, ...content) {
-    const made = element("details", { open: this.#open[name], toggle: () => (this.#open[name] = made.open) }, element("summary", {}, element("h4", {}, t(name))), element("p", { class: "caption" }, about), content);
+    const made = element("details", { open: this.#open[name], toggle: () => (this.#open[name] = made.open) }, element("summary", {}, element("h3", {}, t(name))), element("p", { class: "caption" }, about), content);
     return made;
   }
 }

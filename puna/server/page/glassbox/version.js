@@ -15,7 +15,7 @@ export class Version {
   constructor(node, { title, name, choose, stop, shared = 0, failed }) {
     Object.assign(this, { node, name, choose, shared, failed, steps: [] });
     this.stop = textButton(t("stop"), stop, { hidden: true });
-    this.title = element("h3", {}, title);
+    this.title = element("h2", {}, title);
     this.text = element("div", { class: "version-text" });
     this.facts = element("p", { class: "hint version-facts" });
     this.element = element("section", { class: "version", "aria-label": title }, this.title, this.text, this.facts, this.stop);

@@ -3,5 +3,3 @@
 export const WORDS = {
   wasGiven: "The filters and the draw would have taken another.",
 };
-
-export const TERMS = {};

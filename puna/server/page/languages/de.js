@@ -183,7 +183,7 @@ export const de = {
   gbWhatElseAbout: "Die wahrscheinlichsten Token an dieser Stelle, mit der {probability}, die das Modell jedem gab. „Nehmen“ setzt eines hierher, und das Modell schreibt von dort weiter, in einer Fassung neben dieser.",
   gbTaken: "genommen",
   gbTake: "Nehmen",
-  gbTakeToken: "{token} nehmen und von dort weiterschreiben",
+  gbTakeToken: "Nehmen: {token}",
   gbMore: "{count} weitere zeigen",
   gbKnobs: "An Temperatur und Top p drehen",
   gbKnobsAbout: "Was hier geblieben wäre, und wie wahrscheinlich jedes Token gewesen wäre. Der dünne Strich in einem Balken zeigt, was das Modell sagte.",

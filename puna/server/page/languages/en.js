@@ -183,7 +183,7 @@ export const en = {
   gbWhatElseAbout: "The likeliest tokens here, with the {probability} that the model gave each. “Take it” puts one in this place, and the model goes on from there, in a version beside this one.",
   gbTaken: "taken",
   gbTake: "Take it",
-  gbTakeToken: "Take {token} and go on from there",
+  gbTakeToken: "Take it: {token}",
   gbMore: "Show {count} more",
   gbKnobs: "Turn temperature and top p",
   gbKnobsAbout: "What would have stayed here, and how likely each token would have been. The thin line in a bar marks what the model said.",

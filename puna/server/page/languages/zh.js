@@ -183,7 +183,7 @@ export const zh = {
   gbWhatElseAbout: "这里最可能的 token，以及模型给每个 token 的{probability}。点“采用”就把它放在这里，模型从那里继续写，成为与此并列的另一个版本。",
   gbTaken: "已采用",
   gbTake: "采用",
-  gbTakeToken: "采用 {token} 并从那里继续",
+  gbTakeToken: "采用：{token}",
   gbMore: "再显示 {count} 个",
   gbKnobs: "调节温度和 top p",
   gbKnobsAbout: "这里会留下哪些 token，每个会有多大可能。条形中的细线标出模型原来给的概率。",
