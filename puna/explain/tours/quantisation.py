@@ -196,10 +196,13 @@ def _file(live: LiveModel, say: Words) -> TourPart:
     counts, sizes = Counter(one.type.name for one in tensors), Counter[str]()
     for one in tensors:
         sizes[one.type.name] += one.num_bytes
-    rows = tuple((name, str(counts[name]), megabytes(size, 1)) for name, size in sizes.most_common())
+    rows = tuple((name, str(counts[name]), say.measured(megabytes(size, 1))) for name, size in sizes.most_common())
     weights, here = sum(prod(one.shape) for one in tensors), sum(sizes.values())
     sized = {say("file.here"): here, "F16": 2 * weights, "F32": 4 * weights}
-    bars = tuple(Bar(name, size / max(sized.values()), megabytes(size), is_marked=size == here) for name, size in sized.items())
+    bars = tuple(
+        Bar(name, size / max(sized.values()), say.measured(megabytes(size)), is_marked=size == here)
+        for name, size in sized.items()
+    )
     return TourPart.of(
         say("file.title"),
         say.prose("file.text"),
