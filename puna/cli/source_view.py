@@ -200,7 +200,8 @@ def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: i
     yield from _notes(block, width)
     if block.prose is not None:
         yield ""
-        for paragraph in block.prose.split("\n"):
+        yield from _paragraph(f"{report.asked} says:", width, "~ ", "~ ")
+        for paragraph in filter(str.strip, block.prose.split("\n")):
             yield from _paragraph(paragraph, width, "~ ", "~ ")
     yield ""
 
