@@ -186,7 +186,7 @@ def _rule(title: str, width: int) -> str:
 
 def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: int) -> Iterator[str]:
     span = f"line {block.first}" if block.first == block.last else f"lines {block.first} to {block.last}"
-    yield _rule(span, width)
+    yield _rule(span if block.cell is None else f"cell {block.cell} of the notebook, {span} of its code", width)
     yield from _source_lines(block, width)
     yield ""
     if block.lead:

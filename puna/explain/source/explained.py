@@ -88,6 +88,7 @@ class BlockNote:
     is_reached: bool = False  # by the run; a loop may be reached and have no round
     is_cold: bool = False  # only by the second run, at temperature 0
     truths: tuple[bool, ...] = ()  # of the block's conditions, in the run's first round
+    cell: int | None = None  # of a notebook
     prose: str | None = None  # a model's words; nothing that puna measured
 
 
@@ -177,6 +178,7 @@ def _block_json(block: BlockNote) -> dict[str, Any]:
         "sentences": [one._asdict() for one in block.sentences], "names": [_note_json(one) for one in block.names],
         "calls": [_note_json(one) for one in block.calls], "slices": [_note_json(one) for one in block.slices],
         "settings": [one._asdict() for one in block.settings], "executions": block.executions, "is_cold": block.is_cold,
+        "cell": block.cell,
         "prose": block.prose,
     }  # fmt: skip
 
@@ -330,6 +332,7 @@ class Dissection:
             _names(statements, run, self.known), self._calls(nodes, run, seen), _slices(nodes, run),
             [one for node in nodes if isinstance(node, ast.Call) for one in settings_of(node)],
             None if run is None else max((one.count for one in happened), default=0),
+            cell=self.source.cell_of(block.first),
             is_reached=bool(happened),
             is_cold=is_cold and bool(happened),
             truths=tuple(one.first[0].truth for one in happened if one.first and one.first[0].truth is not None),

@@ -76,7 +76,7 @@ NAMES: Mapping[str, Purpose] = {
 }  # fmt: skip
 SAMPLERS = frozenset({"multinomial", "cumsum", "topk", "sort", "argsort"})
 CHOICES = frozenset({"multinomial", "argmax", "topk", "softmax", "sort", "sample"})
-DIVISIONS = (ast.Div,)
+EDITS = frozenset({"masked_fill", "scatter", "where"})  # what changes logits by the tokens so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ def recognised(node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], 
         return Loop(LoopKind.GENERATION, purposes)
     rows = {Purpose.LOGITS, Purpose.ALL_LOGITS, Purpose.PROBABILITIES} & set(purposes.values())
     is_sampling = "multinomial" in deep or len(called & SAMPLERS) >= 1 or ("softmax" in called and "argmax" in called)
-    return Loop(LoopKind.SAMPLING, purposes) if rows and is_sampling else None
+    is_processor = bool(called & EDITS) and {Purpose.IDS, Purpose.LOGITS} <= set(purposes.values())
+    return Loop(LoopKind.SAMPLING, purposes) if rows and (is_sampling or is_processor) else None
 
 
 def _reached(
@@ -163,7 +164,12 @@ def _purpose(name: str, node: ast.FunctionDef, aliases: Mapping[str, str]) -> Pu
     for purpose in (Purpose.TEXT, Purpose.PROMPTS, Purpose.ALL_LOGITS, Purpose.LOGITS, Purpose.PROBABILITIES, Purpose.IDS):
         if purpose in uses and not (purpose is Purpose.LOGITS and NAMES.get(name) is Purpose.IDS):
             return purpose
-    return NAMES.get(name) or (min(uses) if uses else _by_annotation(name, node))
+    return NAMES.get(name) or (min(uses) if uses else purpose_of(name, node))
+
+
+def purpose_of(name: str, node: ast.FunctionDef) -> Purpose:
+    """What a parameter is for, by its name and annotation alone."""
+    return NAMES.get(name) or _by_annotation(name, node)
 
 
 def _by_annotation(name: str, node: ast.FunctionDef) -> Purpose:
@@ -196,7 +202,7 @@ def _uses(name: str, node: ast.AST, aliases: Mapping[str, str]) -> Iterator[Purp
         case ast.Call(func=ast.Attribute(value=ast.Name(id=used), attr=method)) if used == name:
             yield from _as_first_argument(method)
         case ast.Subscript(value=ast.Name(id=used), slice=ast.Tuple(elts=[_, ast.UnaryOp(), *_])) if used == name:
-            yield from (Purpose.ALL_LOGITS,) if NAMES.get(name) is Purpose.LOGITS else ()
+            yield from (Purpose.ALL_LOGITS,) if name == "logits" else ()  # scores are the last position's already
 
 
 def _is_measured(each: str, loop: ast.For) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from puna.explain.source.loops import Loop, LoopKind, Purpose
+from puna.explain.source.loops import Loop, LoopKind, Purpose, purpose_of
 from puna.explain.source.tracer.functions import SourceError
 from puna.explain.source.tracer.interpreter import Interpreter, Position
 from puna.explain.source.tracer.limits import BeyondError, LimitError
@@ -34,7 +35,7 @@ from puna.explain.source.tracer.values import (
 PROMPTS = (("The capital of Peru is", 10), ("One, two, three, four, five,", 16))
 MAX_NEW = 6  # tokens
 SEED = 20
-TEMPERATURE, TOP_P, TOP_K, MIN_P = 0.6, 0.9, 50, 0.05
+TEMPERATURE, TOP_P, TOP_K, MIN_P, PENALTY = 0.6, 0.9, 50, 0.05, 1.2
 # Attributes that objects of sampling classes hold, by their usual names.
 SETTINGS: Mapping[str, Any] = {
     "temperature": TEMPERATURE,
@@ -43,6 +44,8 @@ SETTINGS: Mapping[str, Any] = {
     "min_p": MIN_P,
     "filter_value": -math.inf,
     "min_tokens_to_keep": 1,
+    "penalty": PENALTY,
+    "prompt_ignore_length": None,
 }
 
 
@@ -108,7 +111,7 @@ def run_loop(
     name: str,
     node: ast.FunctionDef,
     loop: Loop,
-    program: SourceScope,
+    scope: SourceScope,
     model: LanguageModel,
     chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> SourceRun:
@@ -118,7 +121,7 @@ def run_loop(
     """
     best: SourceRun | None = None
     for shape in (_two_rows, _one_row, _plain_row, _as_list):
-        done = _run_once(name, node, loop, program, model, shape, chosen)
+        done = _run_once(name, node, loop, scope, model, shape, chosen)
         if best is None or len(done.records) > len(best.records):
             best = done
         if done.stop is None or done.stop.is_limit:
@@ -138,7 +141,7 @@ def _run_once(
     name: str,
     node: ast.FunctionDef,
     loop: Loop,
-    program: SourceScope,
+    scope: SourceScope,
     model: LanguageModel,
     shape: RowShape,
     chosen: Mapping[str, Any],
@@ -149,19 +152,19 @@ def _run_once(
     given = {one: found for one, found in given.items() if not (isinstance(found, Unknown) and one in _with_default(node))}
     spelling = TokenSpelling(model.vocab_size, model.piece)
     module: dict[str, Any] = {}
-    interpreter = Interpreter(module, program.aliases, spelling, uniforms(SEED))
-    module |= {one: UserFunction(function, module) for one, function in program.functions.items()}
-    owner = _owner(node, value, program)
+    interpreter = Interpreter(module, scope.aliases, spelling, uniforms(SEED))
+    module |= {one: UserFunction(function, module) for one, function in scope.functions.items()}
+    module |= _constants(scope.constants)
+    owner = _owner(node, value, scope, module, spelling)
     result, stop = None, None
     try:
-        module |= _constants(interpreter, program.constants)
         made = interpreter.call_function(UserFunction(node, module, owner), [], given)
         result = snapshot(made, spelling)
     except BeyondError as beyond:
         stop = Stop(beyond.line or node.lineno, beyond.reason, is_limit=isinstance(beyond, LimitError))
     except SourceError as error:
         stop = Stop(_last_line(interpreter.records, node), f"the program itself ends here with {error}", is_own=True)
-    except (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError) as error:
+    except FAILURES as error:
         stop = Stop(_last_line(interpreter.records, node), f"an operation failed ({type(error).__name__})")
     arguments = tuple(Argument(one, loop.purposes[one], snapshot(found, spelling)) for one, found in given.items())
     draws = tuple(interpreter.draws)
@@ -198,13 +201,29 @@ def _with_default(node: ast.FunctionDef) -> set[str]:
     return own | {one.arg for one, default in zip(spec.kwonlyargs, spec.kw_defaults) if default is not None}
 
 
-def _owner(node: ast.FunctionDef, value: ModelValue, program: SourceScope) -> SelfValue | None:
-    """`self`, for a method."""
+FAILURES = (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError)
+
+
+def _owner(
+    node: ast.FunctionDef, value: ModelValue, scope: SourceScope, module: Mapping[str, Any], spelling: TokenSpelling
+) -> SelfValue | None:
+    """`self`, for a method: it holds what the class's own __init__ sets, as far as that can be carried out."""
     first = next((one.arg for one in (*node.args.posonlyargs, *node.args.args)), "")
-    return SelfValue(value, program.methods, dict(SETTINGS)) if first in ("self", "cls") else None
+    if first not in ("self", "cls"):
+        return None
+    owner = SelfValue(value, scope.methods, dict(SETTINGS))
+    made = scope.methods.get("__init__")
+    if made is not None and made is not node:
+        names = [one.arg for one in (*made.args.args, *made.args.kwonlyargs)][1:]
+        given = {one: _argument(purpose_of(one, made), one, value.model, value, _two_rows) for one in names}
+        given = {one: found for one, found in given.items() if not (isinstance(found, Unknown) and one in _with_default(made))}
+        interpreter = Interpreter(module, scope.aliases, spelling, uniforms(SEED))
+        with suppress(BeyondError, SourceError, *FAILURES):
+            interpreter.call_function(UserFunction(made, module, owner), [], given)
+    return owner
 
 
-def _constants(interpreter: Interpreter, constants: Mapping[str, ast.expr]) -> dict[str, Any]:
+def _constants(constants: Mapping[str, ast.expr]) -> dict[str, Any]:
     """The file's own constants, of which puna takes the literal ones."""
     found: dict[str, Any] = {}
     for name, node in constants.items():

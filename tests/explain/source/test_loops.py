@@ -111,12 +111,18 @@ def f(logits, top_k=0, top_p=0.0):
     ),
     "an object with settings": (
         """
-class TopP:
+class TopP(Base):
+    def __init__(self, top_p: float, floor: int = 2, unknown=None):
+        super().__init__()
+        if not isinstance(floor, int):
+            raise ValueError("no")
+        self.top_p, self.floor = float(top_p), max(floor, 1)
+        self.other = unknown_function(unknown)
     @undefined_decorator("x")
     def f(self, input_ids, scores):
         ordered, ids = torch.sort(scores, descending=False)
         gone = ordered.softmax(dim=-1).cumsum(dim=-1) <= (1 - self.top_p)
-        gone[..., -self.min_tokens_to_keep:] = 0
+        gone[..., -self.floor * self.min_tokens_to_keep:] = 0
         return scores.masked_fill(gone.scatter(1, ids, gone), self.filter_value)
 """,
         (2, 40),

@@ -52,7 +52,15 @@ CAUGHT_BY = {
     "StopIteration": ("StopIteration", "Exception"),
 }
 HARMLESS = frozenset({*NO_GRADIENTS, "staticmethod", "classmethod", "torch.compile", "torch.jit.export", "typing.no_type_check"})
-SILENT = ("print", "warnings.warn", "logger.", "logging.", "log.")  # calls that only tell a person
+# Calls that only tell a person, or make what puna stands in for; of a name with a dot at its end, all beneath it.
+SILENT = ("super().__init__", "print", "warnings.warn", "logger.", "logging.", "log.")
+    "super().__init__",
+    "print",
+    "warnings.warn",
+    "logger.",
+    "logging.",
+    "log.",
+)  # calls that only tell a person, or make what puna stands in for
 
 
 def position_of(node: ast.AST) -> Position:
@@ -261,10 +269,15 @@ class Interpreter:
     def _expression(self, frame: Frame, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
             return
-        if isinstance(node.value, ast.Call) and self._spoken(node.value.func).startswith(SILENT):
+        if isinstance(node.value, ast.Call) and self._is_silent(frame, node.value.func):
             return
         self._value(frame, node.value)
         self._record(frame, node, changed_names(node.value))
+
+    def _is_silent(self, frame: Frame, function: ast.expr) -> bool:
+        name = ast.unparse(function)
+        is_told = any(name == one or (one.endswith(".") and name.startswith(one)) for one in SILENT)
+        return is_told and not (isinstance(function, ast.Name) and self._is_local(frame, function))
 
     def _if(self, frame: Frame, node: ast.If) -> None:
         truth = is_true(self._value(frame, node.test))
