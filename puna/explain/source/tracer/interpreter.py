@@ -54,13 +54,6 @@ CAUGHT_BY = {
 HARMLESS = frozenset({*NO_GRADIENTS, "staticmethod", "classmethod", "torch.compile", "torch.jit.export", "typing.no_type_check"})
 # Calls that only tell a person, or make what puna stands in for; of a name with a dot at its end, all beneath it.
 SILENT = ("super().__init__", "print", "warnings.warn", "logger.", "logging.", "log.")
-    "super().__init__",
-    "print",
-    "warnings.warn",
-    "logger.",
-    "logging.",
-    "log.",
-)  # calls that only tell a person, or make what puna stands in for
 
 
 def position_of(node: ast.AST) -> Position:
