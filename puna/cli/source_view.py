@@ -21,6 +21,7 @@ INDENT = "  "
 GLUE = "\ufffc"  # a space at which no line ends, until the text is printable
 MAX_VALUE = 160  # characters of a value
 MAX_LINES = 60  # of one block
+MAX_CHARACTERS = 1000  # of one line
 MAX_OUTLINE = 60  # rows of an outline
 Page = list[str]
 
@@ -207,19 +208,24 @@ def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: i
 
 
 def _source_lines(block: BlockNote, width: int) -> Iterator[str]:
-    """The lines with their numbers; a line longer than the width goes on below."""
-    room = width - 8
-    for number, line in enumerate(block.lines[:MAX_LINES], block.first):
-        text = printable(line.rstrip().expandtabs(4))
-        first = _piece(text, room)
-        yield f"{number:>5} | {first}".rstrip()
-        rest, indent = text[len(first) :].lstrip(), " " * min(len(text) - len(text.lstrip()) + 4, room // 2)
-        while rest:
-            piece = _piece(rest, room - len(indent))
-            yield f"      | {indent}{piece}".rstrip()
-            rest = rest[len(piece) :].lstrip()
-    if len(block.lines) > MAX_LINES:
-        yield f"      | ... {counted(len(block.lines) - MAX_LINES, 'line')} more"
+    """The lines with their numbers; a line longer than the width goes on below. Of a huge block, the beginning."""
+    rows = [row for number, line in enumerate(block.lines[:MAX_LINES], block.first) for row in _rows_of(number, line, width - 8)]
+    yield from rows[:MAX_LINES]
+    if len(block.lines) > MAX_LINES or len(rows) > MAX_LINES:
+        yield "      | ..."
+
+
+def _rows_of(number: int, line: str, room: int) -> Iterator[str]:
+    text = printable(line.rstrip()[:MAX_CHARACTERS].expandtabs(4))
+    first = _piece(text, room)
+    yield f"{number:>5} | {first}".rstrip()
+    rest, indent = text[len(first) :].lstrip(), " " * min(len(text) - len(text.lstrip()) + 4, room // 2)
+    while rest:
+        piece = _piece(rest, room - len(indent))
+        yield f"      | {indent}{piece}".rstrip()
+        rest = rest[len(piece) :].lstrip()
+    if len(line.rstrip()) > MAX_CHARACTERS:
+        yield "      | ..."
 
 
 def _piece(text: str, room: int) -> str:

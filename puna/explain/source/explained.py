@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -213,14 +214,14 @@ class Dissection:
         self.source = source
         self.definitions = definitions(source.tree)
         self.aliases = aliases_of(source.tree)
-        self.functions = functions_of(source.tree.body)
+        self.functions = dict(functions_of(source.tree.body))
         self.known = Known(self.aliases, {one.node.name for one in self.definitions})
 
     def loop_of(self, definition: Definition) -> Loop | None:
         """What puna recognises a function as."""
         if not isinstance(definition.node, ast.FunctionDef):
             return None
-        return recognised(definition.node, {**self.functions, **self._methods(definition)}, self.aliases)
+        return recognised(definition.node, ChainMap(dict(self._methods(definition)), self.functions), self.aliases)
 
     def scope(self, definition: Definition) -> SourceScope:
         """What a run of a function may use of the file."""

@@ -76,6 +76,7 @@ NAMES: Mapping[str, Purpose] = {
 }  # fmt: skip
 SAMPLERS = frozenset({"multinomial", "cumsum", "topk", "sort", "argsort"})
 CHOICES = frozenset({"multinomial", "argmax", "topk", "softmax", "sort", "sample"})
+MAX_REACHED = 32  # functions that one calls
 EDITS = frozenset({"masked_fill", "scatter", "where"})  # what changes logits by the tokens so far
 
 
@@ -110,8 +111,8 @@ def _reached(
     """A function, and those of the file that it calls, directly or through others."""
     found = [node]
     for one in found:
-        called = _called_names(one, aliases) & functions.keys()
-        found += [functions[name] for name in sorted(called) if functions[name] not in found]
+        called = sorted(name for name in _called_names(one, aliases) if name in functions)
+        found += [functions[name] for name in called if functions[name] not in found][: MAX_REACHED - len(found)]
     return found
 
 
