@@ -83,6 +83,7 @@ browser: $(AXE)
 # The pictures in docs/: of the page, and of a trace of the default model
 pictures: $(AXE) model
 	.venv-browser/bin/python -m scripts.page_pictures
+	.venv-browser/bin/python -m scripts.glassbox_pictures
 	.venv-browser/bin/python -m scripts.report_pictures
 
 $(AXE): .venv-browser/.done

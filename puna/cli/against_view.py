@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 TOKEN = 16  # cells of a token's text
 STEPS = " ▁▂▃▄▅▆▇█"
-LEAST = 1e-7  # what the lowest mark stands for, on a scale of logarithms; the highest is the largest value
-KL_WORDS = (
-    "How far the models are apart (KL, in nats: 0 where they agree), token by token with the first run's text; marks on a "
-    "logarithmic scale:"
-)
+KL_WORDS = "How far the models are apart (KL, in nats: 0 where they agree), token by token with the first run's text:"
 
 
 def diff_lines(diff: RunDiff, width: int) -> Iterator[str]:
@@ -30,7 +26,7 @@ def diff_lines(diff: RunDiff, width: int) -> Iterator[str]:
     yield from wrapped(f"The first run: {printable(first.model)} on {_how(first)}", width, "", "  ")
     yield from _answer(first, _settings(first), width)
     for other in diff.others:
-        model = "" if other.run.model == first.model else f"{other.run.model} "
+        model = "" if other.run.model == first.model or other.run.model in other.run.name else f"{other.run.model} "
         yield from ("", *wrapped(printable(f"Against {other.run.name}: {model}on {_how(other.run)}"), width, "", "  "))
         settings = _settings(other.run)
         yield from _answer(other.run, settings if settings != _settings(first) else "", width)
@@ -108,7 +104,7 @@ def _divergence(other: OtherRun, width: int) -> Iterator[str]:
         yield from wrapped(KL_WORDS, width, "  ", "  ")
         same = f"the same token is the likeliest for {percent(found.same_top)}"
         yield from wrapped(f"mean {found.mean:.2g}, largest {found.max:.2g}{where}; {same}", width, "    ", "    ")
-        yield from _marks([value or 0.0 for value in found.per_step], width)
+        yield from _marks(shares_of(found.per_step), width)
     if found.num_left_out:
         yield from wrapped(
             f"{counted(found.num_left_out, 'token')} were not compared: their logits do not fit.", width, "  ", "  "
@@ -123,7 +119,7 @@ def _layers(other: OtherRun, width: int) -> Iterator[str]:
         yield from wrapped(f"Hidden states: no layer differs, at {counted(layers.num_positions, 'position')}.", width, "  ", "  ")
     else:
         yield from wrapped(f"{_first_layer(layers)}; layer by layer, from the embedding:", width, "  ", "  ")
-        yield from _marks([math.inf if error is None else error for error in layers.errors], width)
+        yield from _marks(shares_of(layers.errors), width)
 
 
 def _first_layer(layers: LayerErrors) -> str:
@@ -135,26 +131,18 @@ def _first_layer(layers: LayerErrors) -> str:
     return f"Hidden states differ from {name} on{told}{end}"
 
 
-def _marks(values: Sequence[float], width: int) -> Iterator[str]:
-    """A mark for each value, higher for larger ones, on a scale of logarithms up to the largest."""
-    marks = marks_of(values)
+def _marks(marks: str, width: int) -> Iterator[str]:
+    """Marks in lines."""
     size = max(1, width - 6)
     for first in range(0, len(marks), size):
         yield f"    {marks[first : first + size]}"
 
 
-def marks_of(values: Sequence[float]) -> str:
-    """
-    >>> marks_of([0.0, 1e-7, 1e-3, 1.0])
-    ' ▁▅█'
-    """
-    largest = max((value for value in values if math.isfinite(value)), default=0.0)
-    span = math.log(max(largest, 2 * LEAST) / LEAST)
-    return "".join(_mark(value, span) for value in values)
+def shares_of(values: Sequence[float | None]) -> str:
+    """A mark for each value, as high as its share of the largest; a blank for 0.
 
-
-def _mark(value: float, span: float) -> str:
-    if value <= 0:
-        return STEPS[0]
-    share = min(1.0, max(0.0, math.log(value / LEAST) / span)) if math.isfinite(value) else 1.0
-    return STEPS[1 + round(share * (len(STEPS) - 2))]
+    >>> shares_of([0.0, 0.01, 0.5, 1.0, None])
+    ' ▁▄█?'
+    """
+    largest = max((value for value in values if value is not None), default=0.0)
+    return "".join("?" if value is None else STEPS[math.ceil(value / largest * 8) if value else 0] for value in values)

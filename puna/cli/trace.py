@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import sys
@@ -44,6 +45,7 @@ from puna.cli.save import save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
+from puna.cli.word_wrap import wrapped
 from puna.errors import UsageError
 from puna.progress import printable
 from puna.units import counted, kilobytes
@@ -51,6 +53,7 @@ from puna.units import counted, kilobytes
 if TYPE_CHECKING:
     from puna.chat import Message
     from puna.glassbox.diff import RunDiff
+    from puna.glassbox.explorer import Explorer
     from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
     from puna.llm import LLM, PromptJob
@@ -99,6 +102,7 @@ RANGE = re.compile(r"(?P<first>[1-9]\d{0,5})(-(?P<last>[1-9]\d{0,5}))?")
     option("--top", type=Whole(1), default=10, metavar="N", help="Likeliest tokens of each stage [10]."),
     option("--limit", type=Whole(1), metavar="N", help="Keep N candidates; leave out later steps [200000]."),
     option("--html", type=Utf8(), metavar="FILE", help="Write a page for a browser instead; it needs no network."),
+    option("--step/--no-step", default=None, help="Step through it [in a terminal], or print it."),
     option(
         "--layers",
         type=Positions(),
@@ -121,6 +125,7 @@ def command(
     beside: tuple[str, ...],
     limit: int | None,
     against: tuple[str, ...],
+    step: bool | None,
     **flags: Any,
 ) -> None:
     """Answer PROMPT (- reads standard input), and show how each token came to be.
@@ -128,6 +133,9 @@ def command(
     The prompt's tokens; then for each step the likeliest tokens after the model and after each filter, what each filter removed,
     the number that was drawn, and why the answer ended. --json prints all of it, as docs/trace.schema.json describes. --html FILE
     writes it as one page to step through in a browser.
+
+    In a terminal it is stepped through: other tokens, texts and settings can be tried at any token, each as a branch of the
+    answer. ? says how, q leaves. --no-step prints it instead.
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.
@@ -152,12 +160,17 @@ def command(
     others = [OtherSide.read(text, [name.partition("=")[0] for name in flags["lora_modules"]]) for text in against]
     if heads is not None and layers is None:
         layers = True
+    is_printed = any((as_json, html is not None, layers is not None, beside, limit is not None, against))
+    is_stepped = _is_stepped(step, is_printed)
     choice = {"top": top, "layers": layers or False} | ({} if limit is None else {"max_candidates": limit})
     with TerminalReporter() as report:
         llm = load_model(model, flags, report, needs_template=not raw)
         params = sampling_params(llm, given, report)
         if not raw:
             announce_template(llm, report)
+    if is_stepped:
+        _step_through(llm, _explorer(llm, prompt, raw, flags["system"], params, top))
+        return
     with ending_soon(), llm, report:
         if others:
             load = partial(_load_other, model, flags, report)
@@ -171,6 +184,32 @@ def command(
             print_json({"traces": [trace.as_json() for trace in traces]} if beside else traces[0].as_json())
         elif html is None:
             print("\n".join(_lines(traces, report_width(sys.stdout), heads)))
+
+
+def _is_stepped(asked: bool | None, is_printed: bool) -> bool:
+    """Whether the trace is stepped through. UsageError if it is asked for and cannot be."""
+    has_screen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if asked and is_printed:
+        others = "--json, --html, --layers, --beside, --limit and --against"
+        raise UsageError(f"--step shows one answer on the screen; {others} print or write", hint="Leave --step out.")
+    if asked and not has_screen:
+        raise UsageError("--step needs a terminal, for its keys and its screen", hint="Leave it out: the trace is printed.")
+    return has_screen and not is_printed if asked is None else asked
+
+
+def _explorer(llm: LLM, prompt: str, raw: bool, system: str | None, params: SamplingParams, top: int) -> Explorer:
+    return llm.explore(prompt, params, top=top) if raw else llm.chat_explore(_messages(prompt, system), params, top=top)
+
+
+def _step_through(llm: LLM, explorer: Explorer) -> None:
+    """Show it on the screen; the answer that the person leaves with is printed."""
+    from puna.cli.trace_stepper import step_through
+
+    with llm:
+        branch = step_through(llm, explorer).branch
+    if branch is not None:
+        lines, width = branch.completion.text.split("\n"), report_width(sys.stdout)
+        print("\n".join(row for line in lines for row in wrapped(printable(line), width)))
 
 
 def _load_other(model: str | None, flags: dict[str, Any], report: Reporter, other: OtherSide) -> LLM:

@@ -112,7 +112,7 @@ def test_another_token_is_taken_and_the_branch_is_that_of_a_fresh_run(browser: A
     assert ids[:7] == first["run"]["ids"][:7] and ids[7] != first["run"]["ids"][7]
     assert (branch["content"], ids) == fresh(ids[:8], 38)
     assert branch["run"]["num_opened"] == 8 and branch["run"]["computed"] < len(ids) + 24  # the cache had the prompt
-    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text("the cache had the others")
+    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text("the prefix cache had the others")
     expect(page.locator("#glassbox .story")).to_contain_text("You put this token here.")
     expect(page.locator(".version:first-child .token.shared")).to_have_count(7)
     expect(page.locator(".version:last-child .token.shared")).to_have_count(7)
@@ -272,6 +272,22 @@ def test_an_answer_goes_on_from_its_tokens(browser: Any) -> None:
         page.locator(".look").click()
         expect(page.locator(TOKENS)).to_have_count(801)
         seen.check()
+
+
+def test_an_answer_at_its_limit_goes_on_as_a_longer_one(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.evaluate('localStorage.setItem(\'puna.sampling\', \'{"temperature": "0.8", "top_p": "0.9", "max_tokens": "12"}\')')
+    ask(page, "hello")
+    seed = answers(page)[0]["run"]["seed"]
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_selector(DONE)
+    (answer,) = answers(page)
+    assert (answer["content"], answer["run"]["ids"]) == fresh([], 24, seed=seed)
+    page.locator(".look").click()
+    look(page, 3)
+    expect(page.locator("#glassbox .story")).to_contain_text("Then chance decided")
+    expect(page.locator("#glassbox .story")).not_to_contain_text("was there before")
+    seen.check()
 
 
 def test_a_branch_that_is_coming_can_be_stopped(browser: Any) -> None:

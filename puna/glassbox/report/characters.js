@@ -21,8 +21,9 @@ function signOf(character) {
   return SIGNS[character] ?? `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
-/** How a token or a candidate is called: its text; a control token's spelling; or its number, if it has neither. */
+/** How a token or a candidate is called: its text; a control token's spelling; its number, if it has neither, or is a part of a character. */
 export function textOf({ id, piece, text, is_control }) {
+  if (!is_control && text.includes("\ufffd")) return `${text}#${id}`;
   return (is_control ? piece : text || piece) || `#${id}`;
 }
 

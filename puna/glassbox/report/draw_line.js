@@ -68,7 +68,7 @@ function line(parts, draw, step, [from, to], label = null) {
   return shape(
     "svg",
     label ? { class: "draw-line", role: "img", "aria-label": label } : { class: "draw-line", "aria-hidden": "true" },
-    hatching(),
+    label ? hatching() : null,
     shown.map((part, index) => drawn(part, index, part.id === step.token.id, [from, to])),
     shape("text", { class: "drawn-number", x: at(draw.uniform), y: 12, "text-anchor": anchor }, decimal(draw.uniform, from === 0 && to === 1 ? 4 : 6)),
     shape("line", { class: "drawn", x1: at(draw.uniform), x2: at(draw.uniform), y1: 16, y2: 70 }),

@@ -31,7 +31,7 @@ class Report {
     const { steps } = trace;
     const choose = (index) => this.choose(index);
     this.strip = new TokenStrip(steps.map((step) => step.token), { label: t("answerStrip"), logprobs: steps.map((step) => step.logprob), choose });
-    this.timeline = steps.length ? new Timeline(steps, choose) : null;
+    this.timeline = steps.length ? new Timeline(steps, choose, trace.weights_bytes) : null;
     this.layers = trace.layers?.positions.length ? new LayersView(trace) : null;
     this.body = make("div", { class: "step-body", id: "step-body" });
     this.heading = make("h2", { id: "step-heading" });

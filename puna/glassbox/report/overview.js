@@ -52,7 +52,7 @@ function setting(name, filters) {
 }
 
 function sentence(one) {
-  const values = { removed: percent(one.removed), left: count(one.left), before: percent(one.before), after: percent(one.after), candidates: term("candidate", t("formCandidates")) };
+  const values = { removed: percent(one.removed), left: term("candidate", one.left === 1 ? t("oneCandidate") : t("candidates", { count: count(one.left) })), before: percent(one.before), after: percent(one.after) };
   if (one.cuts) return rich("overviewCuts", values);
   return rich(Math.abs(one.after - one.before) < SMALL ? "overviewNothing" : "overviewChanges", values);
 }

@@ -256,6 +256,19 @@ def test_it_speaks_the_browsers_language(
     opened.check()
 
 
+def test_a_trace_without_stages_is_shown(browser: Any, tmp_path: Path) -> None:
+    found = sampled(3, DRAWN)
+    steps = tuple(replace(step, stages=(), draw=None) for step in found.steps)
+    opened = Opened(
+        browser, replace(found, steps=(*steps[:2], replace(steps[2], logprob=None, rank=None, kv_bytes=None))), tmp_path
+    )
+    expect(opened.page.locator(".story").first).to_contain_text("choice")
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    expect(opened.page.locator(".story").first).to_contain_text("Nothing was sampled")
+    opened.check()
+
+
 def test_an_empty_answer_is_told(browser: Any, tmp_path: Path) -> None:
     empty = replace(sampled(1, DRAWN), steps=(), token_ids=(), text="", finish_reason="timeout", why="timeout=1.0 s have passed")
     opened = Opened(browser, empty, tmp_path)

@@ -43,8 +43,13 @@ def test_spaces_at_the_ends_of_a_label_are_seen() -> None:
 
 
 def test_a_token_without_a_text_is_called_by_its_number() -> None:
-    tokens = [{"id": 5, "text": ""}, {"id": 5, "text": "a"}, {"id": 5, "text": "", "piece": "<s>", "is_control": True}]
-    assert value("characters.js", "textOf", "given.map(textOf)", tokens) == ["#5", "a", "<s>"]
+    tokens = [
+        {"id": 5, "text": ""},
+        {"id": 5, "text": "a"},
+        {"id": 6, "text": "\ufffd"},
+        {"id": 5, "text": "", "piece": "<s>", "is_control": True},
+    ]
+    assert value("characters.js", "textOf", "given.map(textOf)", tokens) == ["#5", "a", "\ufffd#6", "<s>"]
 
 
 def test_a_character_of_several_tokens_comes_with_its_last() -> None:

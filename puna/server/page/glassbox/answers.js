@@ -9,14 +9,14 @@ const CANDIDATES = 200; // of each stage of a step that is looked at
 /** Whether one can look into an answer: its tokens are known, and all of them came from one prompt. */
 export const canLookInto = (node) => Boolean(node.run?.isWhole && node.run.ids.length && !node.live);
 
-/** Yields all steps of an answer, some at a time: their tokens with probability and rank. */
+/** Yields traces of all steps of an answer, some at a time: their tokens with probability and rank. */
 export async function* stepsOf(chat, node, signal) {
   const { ids } = node.run;
   for (let first = 0; first < ids.length; first += WINDOW) {
     const last = Math.min(ids.length, first + WINDOW);
-    const { steps } = await trace({ ...bodyOf(chat, node), token_ids: ids.slice(0, last), first, last, top: 0 }, signal);
-    yield steps;
-    if (steps.length < last - first) return; // a stop text ends it here
+    const found = await trace({ ...bodyOf(chat, node), token_ids: ids.slice(0, last), first, last, top: 0 }, signal);
+    yield found;
+    if (found.steps.length < last - first) return; // a stop text ends it here
   }
 }
 
