@@ -274,6 +274,22 @@ def test_an_answer_goes_on_from_its_tokens(browser: Any) -> None:
         seen.check()
 
 
+def test_an_answer_at_its_limit_goes_on_as_a_longer_one(browser: Any, served: RunningServer) -> None:
+    page, seen = opened(browser, served)
+    page.evaluate('localStorage.setItem(\'puna.sampling\', \'{"temperature": "0.8", "top_p": "0.9", "max_tokens": "12"}\')')
+    ask(page, "hello")
+    seed = answers(page)[0]["run"]["seed"]
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_selector(DONE)
+    (answer,) = answers(page)
+    assert (answer["content"], answer["run"]["ids"]) == fresh([], 24, seed=seed)
+    page.locator(".look").click()
+    look(page, 3)
+    expect(page.locator("#glassbox .story")).to_contain_text("Then chance decided")
+    expect(page.locator("#glassbox .story")).not_to_contain_text("was there before")
+    seen.check()
+
+
 def test_a_branch_that_is_coming_can_be_stopped(browser: Any) -> None:
     with serving(scripted_model(lambda _: "one " * 500, pause_s=0.01)) as server:
         page, seen = opened(browser, server)

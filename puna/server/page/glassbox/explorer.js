@@ -71,8 +71,10 @@ export class Explorer {
 
   /** An answer has ended: now one can look into it. */
   finished(node) {
-    if (!this.isOpen || !this.#versions.has(node.id)) return;
-    this.#show(this.#node, this.#other);
+    if (!this.isOpen) return;
+    const known = this.#known.get(this.#place);
+    if (this.#versions.has(node.id)) this.#show(this.#node, this.#other);
+    else if (known) this.#shown(known); // what waited for that is possible again
   }
 
   // ---- what is shown
@@ -135,8 +137,10 @@ export class Explorer {
     const { branch } = node;
     const name = t("gbVersion", { number });
     if (!branch) return name;
-    const where = { place: branch.at + 1, text: quoted(branch.text) };
-    return `${name} · ${t(branch.kind === "settings" ? "gbFromSettings" : "gbFrom", where)}`;
+    const all = siblingsOf(this.chat.current, node);
+    const of = all.findIndex((one) => one.id === branch.of) + 1;
+    const words = branch.kind === "settings" ? "gbFromSettings" : all.length > 2 && of ? "gbFromOf" : "gbFrom";
+    return `${name} · ${t(words, { of, place: branch.at + 1, text: quoted(branch.text) })}`;
   }
 
   #turnTo(node) {
@@ -192,6 +196,10 @@ export class Explorer {
 
   // ---- one token
 
+  get #place() {
+    return `${this.#node.id}:${this.#index}`;
+  }
+
   #choose(node, index) {
     if (node !== this.#node) {
       const before = this.#node;
@@ -203,7 +211,7 @@ export class Explorer {
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
     this.#versions.forEach((one) => one.select(one === version ? index : -1));
-    const known = this.#known.get(`${node.id}:${index}`);
+    const known = this.#known.get(this.#place);
     clearTimeout(this.#timer);
     this.#running?.abort();
     if (known) return this.#shown(known);
@@ -212,11 +220,11 @@ export class Explorer {
   }
 
   async #look(node, index) {
-    const running = (this.#running = new AbortController());
+    const [running, place] = [(this.#running = new AbortController()), this.#place];
     try {
       const found = await stepAt(this.chat.current, node, index, running.signal);
       if (running.signal.aborted) return;
-      this.#known.set(`${node.id}:${index}`, found);
+      this.#known.set(place, found);
       this.#shown(found);
     } catch (error) {
       if (!running.signal.aborted) this.pane.clear(problemOf(error));
@@ -227,7 +235,7 @@ export class Explorer {
     if (!step) return this.pane.clear(t("gbNoStep"));
     const node = this.#node;
     const version = this.#siblings(node).length > 1 ? t("gbVersion", { number: siblingsOf(this.chat.current, node).indexOf(node) + 1 }) : "";
-    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index) };
+    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step) };
     return this.pane.show(step, filters, place, this.chat.isBusy);
   }
 
@@ -245,9 +253,11 @@ export function commonLength(one, other) {
   return differs < 0 ? one.length : differs;
 }
 
-function noteOf({ run, branch }, index) {
+/** Who gave a token that this version did not write: another version, the person, or itself before it was continued. */
+function noteOf({ run, branch }, index, step) {
   if (index >= run.num_opened) return "";
-  if (!branch || index < branch.at) return t("gbShared");
+  if (!branch) return step.is_given ? t("gbFromBefore") : "";
+  if (index < branch.at) return t("gbShared");
   return t(branch.kind === "text" ? "gbYourText" : "gbYourToken");
 }
 

@@ -68,12 +68,13 @@ export class Version {
   }
 
   #show(settings) {
-    const hadFocus = this.#strip?.hasFocus;
+    const [hadFocus, top] = [this.#strip?.hasFocus, this.#strip?.element.scrollTop ?? 0];
     this.element.removeAttribute("aria-busy");
     this.#strip = new TokenStrip(this.steps.map((step) => step.token), {
       label: t("gbStripOf", { title: this.title.textContent }), logprobs: this.steps.map((step) => step.logprob), choose: this.choose, name: this.name,
     });
     this.text.replaceChildren(this.#strip.element);
+    this.#strip.element.scrollTop = top;
     this.#mark();
     if (this.#selected >= 0) this.select(this.#selected, hadFocus);
     this.facts.replaceChildren(...factsOf(this.steps, this.node, settings).map((line) => element("p", {}, line)));
