@@ -78,11 +78,12 @@ clients: .venv-clients/.done .venv-instructor/.done .venv-lm-eval/.done .node-cl
 AXE := .venv-browser/package/axe.min.js
 browser: $(AXE)
 	.venv-browser/bin/python -m pytest -m full tests/server/test_page_in_browser.py tests/server/test_page_documents_of_programs.py \
-		tests/glassbox/report/test_report_in_browser.py
+		tests/server/test_page_glassbox_in_browser.py tests/glassbox/report/test_report_in_browser.py
 
 # The pictures in docs/: of the page, and of a trace of the default model
 pictures: $(AXE) model
 	.venv-browser/bin/python -m scripts.page_pictures
+	.venv-browser/bin/python -m scripts.glassbox_pictures
 	.venv-browser/bin/python -m scripts.report_pictures
 
 $(AXE): .venv-browser/.done

@@ -90,6 +90,7 @@ class Admission:
         adapter = adapter_number(params.lora_name, list(self._adapters))
         prefix_key = self.prefix_key(params, len(prompt_ids))
         request = Request(request_id, prompt_ids, sampler.params, prefix_key=prefix_key, adapter=adapter, pool=pool)
+        request.num_given = len(opening.token_ids)
         custom = None if custom is None else CheckedSampler(custom, self._model.vocab_size)
         given, needs_all = opening.token_ids, sampler.has_state or params.logprobs is not None
         num_accepted = 0 if needs_all else len(given) if opening.sampled_from is None else opening.sampled_from

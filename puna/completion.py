@@ -30,6 +30,7 @@ class Completion:
     seed: int | None  # the seed that was used; None for greedy sampling
     error: str  # why it failed, if finish_reason is "error"
     timing: Timing
+    num_given: int = 0  # the first tokens of the answer, which were given as its opening
     num_dropped: int = 0  # tokens of prompt and answer that context shift left out, the oldest ones
     reasoning: str | None = None  # what the model thought before its answer, without the tags; None: it did not
     raw_text: str = ""  # `reasoning` and `text` as the model wrote them, with the tags
@@ -91,6 +92,7 @@ class Completion:
             seed=request.params.seed if request.params.temperature > 0 else None,
             error=in_python(request.error),
             timing=Timing.of(handle, request),
+            num_given=min(request.num_given, len(request.output_ids)),
             num_dropped=request.num_dropped,
             reasoning="".join(output.reasoning for output in handle.outputs) if found.is_present else None,
             raw_text="".join(found.raw) if request.reasoning else text,

@@ -510,6 +510,7 @@ class Request:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # if requested; None before the first scored one
     num_computed: int = 0  # tokens whose K and V are in the pages
+    num_given: int = 0  # output ids that the answer opens with (`opening.py`)
     num_opened: int = 0  # output ids that were accepted before anything was computed (`opening.py`)
     num_cached: int = 0  # tokens found in the prefix cache when it was first scheduled
     page_ids: list[int] = field(default_factory=list)

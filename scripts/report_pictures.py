@@ -16,37 +16,52 @@ from puna.glassbox.report import trace_page
 from puna.llm import LLM
 from scripts.pictures import DOCS, keep, launched
 
-QUESTION = "Write one sentence about llamas."
-SETTINGS: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 4, "max_tokens": 60}
-STEP = 39  # the model wavers between five endings of a word
+
+class Run(NamedTuple):
+    """A question, how it is answered, and the step that is shown, from 1."""
+
+    question: str
+    settings: dict[str, Any]
+    step: int
+
+
+LLAMAS = Run("Write one sentence about llamas.", {"temperature": 0.8, "top_p": 0.9, "seed": 4, "max_tokens": 60}, 39)
+PERU = Run("What is the capital of Peru?", {"layers": [5], "max_tokens": 12}, 6)
 
 
 class Picture(NamedTuple):
-    """A file in docs/, what the browser is, and which part of the page is shown at the top."""
+    """A file in docs/, what is shown, what the browser is, and which part of the page is at the top."""
 
     name: str
+    run: Run
     browser: dict[str, Any]
     part: str = "header"
 
 
 PICTURES = (
-    Picture("trace-light", {"viewport": {"width": 1280, "height": 1100}}),
-    Picture("trace-dark", {"viewport": {"width": 1280, "height": 830}, "color_scheme": "dark"}, "#time"),
-    Picture("trace-layers", {"viewport": {"width": 1280, "height": 830}}, "#layers"),
-    Picture("trace-phone", {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "color_scheme": "dark"}, ".step"),
+    Picture("trace-light", LLAMAS, {"viewport": {"width": 1280, "height": 1100}}),
+    Picture("trace-dark", LLAMAS, {"viewport": {"width": 1280, "height": 830}, "color_scheme": "dark"}, "#time"),
+    Picture(
+        "trace-phone", LLAMAS, {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "color_scheme": "dark"}, ".step"
+    ),
+    Picture("trace-layers", PERU, {"viewport": {"width": 1280, "height": 830}}, "#layers"),
 )
 
 
-def main(folder: Path) -> None:
+def pages() -> dict[str, str]:
+    """The report of each run, by its question."""
+    runs = {picture.run.question: picture.run for picture in PICTURES}
     with LLM() as llm:
-        trace = llm.chat_trace(QUESTION, layers=[STEP - 1], **SETTINGS)
+        return {question: trace_page(llm.chat_trace(question, **run.settings)) for question, run in runs.items()}
+
+
+def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        file = Path(home) / "trace.html"
-        file.write_text(trace_page(trace), "utf-8")
-        browser = launched(playwright)
+        file, browser, found = Path(home) / "trace.html", launched(playwright), pages()
         for picture in PICTURES:
+            file.write_text(found[picture.run.question], "utf-8")
             page = browser.new_context(reduced_motion="reduce", **picture.browser).new_page()
-            page.goto(f"{file.as_uri()}#{STEP}")
+            page.goto(f"{file.as_uri()}#{picture.run.step}")
             page.locator(picture.part).evaluate("(part) => part.scrollIntoView()")
             page.wait_for_timeout(300)
             keep(page.screenshot(), folder / f"{picture.name}.png")

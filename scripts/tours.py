@@ -25,7 +25,7 @@ ABOUT = (
 
 
 def page(topic: str, parts: Iterable[TourPart]) -> str:
-    """The page of a tour: the text, the pictures and the code of a run."""
+    """The page of a tour: the text and the pictures of a run, and where its code stands; the terminal shows the code itself."""
     about = (
         f"A guided tour, which also runs in your terminal, on your model and with your own text: `puna explain {topic}`. This "
         "page is such a run on the small default model, written by `python -m scripts.tours`; times differ from machine to "
@@ -44,14 +44,13 @@ def shown(block: Block) -> str:
     if isinstance(block, Prose):
         return "\n".join(wrapped(_escaped(block.text), PAGE_WIDTH)) + "\n"
     if isinstance(block, CodeLines):
-        lines = [line for _, line in block.lines] + ["    ..."] * block.is_cut
-        return f"`{block.name}` in [{block.file}](../../{block.file}):\n\n```python\n" + "\n".join(lines) + "\n```\n"
+        return f"The code: `{block.name}` in [{block.file}](../../{block.file})\n"
     return "```text\n" + "\n".join(line.rstrip() for line in block_lines(block, WIDTH)) + "\n```\n"
 
 
 def _escaped(text: str) -> str:
     """Prose without signs that Markdown would read."""
-    for sign in ("<", "*", "_", "|"):
+    for sign in ("<", "*"):
         text = text.replace(sign, f"\\{sign}")
     return text
 

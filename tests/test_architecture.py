@@ -108,6 +108,7 @@ TESTED = {
     "server/test_page_documents.py": "puna/server/page/documents",
     "server/test_page_documents_of_programs.py": "puna/server/page/documents",
     "server/test_page_mathematics.py": "puna/server/page/mathematics",
+    "server/test_page_glassbox_in_browser.py": "puna/server/page/glassbox",
     "server/test_page_in_browser.py": "puna/server/page",
     "server/test_serving_page.py": "docs/serving.md docs/puna.service docs/Dockerfile",
     "server/test_soak.py": "puna/server",

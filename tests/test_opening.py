@@ -10,14 +10,13 @@ import pytest
 
 from puna.completion import Completion
 from puna.errors import ConstraintError, ContextLengthError, UsageError
-from puna.history import History, Row
 from puna.llm import LLM
 from puna.request import FinishReason, SamplingParams
-from puna.sampling import Sampler
 from puna.tokenizers.continuation import continuation_ids
 from tests.fakes import VOCAB_SIZE, ByteTokenizer
 from tests.glassbox.cases import SETTINGS
 from tests.glassbox.test_record import PROMPT, make_llm
+from tests.glassbox.tiny import Forcing as Forcing
 
 LENGTH = 40
 STATEFUL = ("mirostat", "adaptive_p")
@@ -27,17 +26,6 @@ STATEFUL = ("mirostat", "adaptive_p")
 def llm() -> Iterator[LLM]:
     with make_llm() as it:
         yield it
-
-
-class Forcing:
-    """A sampler as a user would write it: it forces a prefix, and then samples as usual."""
-
-    def __init__(self, prefix: list[int], params: SamplingParams) -> None:
-        self._prefix, self._sampler = prefix, Sampler(params, VOCAB_SIZE, tokenizer=ByteTokenizer())
-
-    def sample(self, logits: Row, history: History) -> int:
-        done = history.num_generated
-        return self._prefix[done] if done < len(self._prefix) else self._sampler.sample(logits, history)
 
 
 def check_equal(one: Completion, other: Completion) -> None:

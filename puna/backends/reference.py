@@ -276,7 +276,7 @@ class ForwardPass:
         h = norm("ffn_norm", x)
         if isinstance(spec.ffn, Dense):
             return x + norm("ffn_post_norm", dense(product, h, spec.ffn))
-        return x + norm("ffn_post_norm", np.stack([self._experts(layer, one, spec.ffn) for one in h]))
+        return x + norm("ffn_post_norm", np.array([self._experts(layer, one, spec.ffn) for one in h]))
 
     def _normed(self, layer: int, name: str, x: Floats) -> Floats:
         """x normed by the layer's norm of that name, where it has one."""
@@ -297,7 +297,7 @@ class ForwardPass:
     def _attention(self, layer: int, product: Product, h: Floats, rows: Sequence[TokenRow], tap: Tap | None) -> Floats:
         """(tokens, hidden_size) -> (tokens, hidden_size)"""
         qkv = zip(product("q", h), product("k", h), product("v", h), strict=True)
-        return product("o", np.stack([self._attended(layer, *own, row, tap) for own, row in zip(qkv, rows, strict=True)]))
+        return product("o", np.array([self._attended(layer, *own, row, tap) for own, row in zip(qkv, rows, strict=True)]))
 
     def _attended(self, layer: int, q: Floats, k: Floats, v: Floats, row: TokenRow, tap: Tap | None) -> Floats:
         """What the heads of one token gather.  # (q_size,), (kv_size,) twice -> (q_size,)"""

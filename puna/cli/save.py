@@ -31,8 +31,9 @@ def save_text(path: Path, text: str, *, overwrite: bool, mode: int | None = None
         if not target.parent.is_dir():
             raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Create the folder first.")
         write_whole(target, text.encode(), mode=mode, flushed=True)
-    except OSError as error:
-        raise PunaError(f"cannot write {path}: {error.strerror or error}", hint="Name a file in another folder.") from error
+    except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise PunaError(f"cannot write {path}: {reason}", hint="Name a file in another folder.") from error
 
 
 def _existing_mode(path: Path, overwrite: bool) -> int | None:

@@ -82,8 +82,8 @@ def _outline(report: ExplainedSource, width: int, place: str) -> Iterator[str]:
         yield from _paragraph(f"and {len(top) - MAX_OUTLINE} more", width, INDENT)
     shown = {part.name for part in report.parts}
     if not any(row.name in shown for row in report.outline):
-        loops = [row.name for row in report.outline if row.loop]
-        example = loops[0] if loops else report.outline[0].name
+        loops = sorted((row.loop, row.first, row.name) for row in report.outline if row.loop)
+        example = loops[0][-1] if loops else report.outline[0].name
         yield ""
         yield from _paragraph(f"Take one apart, block by block: puna explain {place}:{example}", width)
 

@@ -6,6 +6,7 @@ Numbers stand in a text as named places with Python's formats, "{share:.1%}", an
 from __future__ import annotations
 
 import os
+import re
 import string
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -106,6 +107,14 @@ class Words(string.Formatter):
         ('27,9 %', '-1.50')
         """
         return format(value, form).replace(".", self._numbers.decimal).replace("%", self._numbers.percent)
+
+    def measured(self, text: str) -> str:
+        """A number with a unit, from `units.py`, as the language writes it.
+
+        >>> Words("de", "frame").measured("22.5 KiB")
+        '22,5 KiB'
+        """
+        return re.sub(r"(?<=\d)\.(?=\d)", self._numbers.decimal, text)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         return self.number(value, format_spec) if isinstance(value, float) else format(value, format_spec)

@@ -31,7 +31,7 @@ from puna.history import History, Row
 from puna.progress import SILENT, Reporter
 from puna.request import SamplingParams
 from puna.runner import Runner
-from puna.sampling import Candidates, token_logprob
+from puna.sampling import Candidates, require_finite, token_logprob
 from puna.version import __version__
 
 Wide = npt.NDArray[np.float64]
@@ -120,6 +120,7 @@ class GivenTokens:
     kept_step: int = -1
 
     def sample(self, logits: Row, history: History) -> int:
+        require_finite(logits)
         step = history.num_generated
         if (own := self.first.logits.get(step)) is not None:
             width = min(len(own), len(logits))  # beyond it a model has padding, which no token has

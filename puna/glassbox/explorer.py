@@ -18,7 +18,7 @@ from puna.admission import Admission
 from puna.completion import Completion
 from puna.errors import PunaError, UsageError
 from puna.glassbox.kept_rows import KeptRow, KeptRows, RowRecorder, StepPlace, nothing
-from puna.glassbox.record import TracedModel, record, steps_of, trace_with, used_filters
+from puna.glassbox.record import TracedModel, record, steps_of, trace_with, used_filters, why_it_ended
 from puna.glassbox.recorder import MAX_CANDIDATES, StepRecorder, size_of
 from puna.glassbox.trace import Trace, TracedStep, TracedToken
 from puna.history import History
@@ -160,10 +160,10 @@ class Explorer:
             raise UsageError("an answer is explored one sample at a time", hint="Leave n and best_of out.")
         self._runner, self._admission, self._model = runner, admission, model
         self._prompt_ids, self._processors, self._top = list(prompt_ids), tuple(processors), top
-        self._given, self._tokenizer_s = given, tokenizer_s
+        self._given, self.tokenizer_s = given, tokenizer_s
         self._max_candidates = max_candidates
         self._rows = KeptRows() if rows is None else rows
-        self._token = cache(model.token)
+        self.token: Callable[[int], TracedToken] = cache(model.token)
         self._seed = secrets.randbits(SEED_BITS)
         self._next_number = 0
         self.params = self._seeded(params)  # of the first answer
@@ -210,6 +210,11 @@ class Explorer:
             rows.append(branch)
         return rows
 
+    def why(self, number: int) -> str:
+        """Why a branch ended, in words."""
+        branch = self._branch(number)
+        return why_it_ended(branch.completion, branch.params, self._model)
+
     def trace(self, number: int) -> Trace:
         """The trace of a branch. If the settings changed on the way to it, or the tree had no room for all steps, the text passes
         through the model once more under those that it ended with, and tokens that they would not have taken are given ones."""
@@ -219,7 +224,7 @@ class Explorer:
             return self._traced_again(branch)
         filters = tuple(used_filters(branch.params, has_processors=bool(self._processors)))
         return trace_with(
-            branch.steps, branch.completion, branch.params, self._model, filters, given=self._given, tokenizer_s=self._tokenizer_s
+            branch.steps, branch.completion, branch.params, self._model, filters, given=self._given, tokenizer_s=self.tokenizer_s
         )
 
     def _traced_again(self, branch: Branch) -> Trace:
@@ -227,14 +232,14 @@ class Explorer:
         params = dataclasses.replace(branch.params, max_tokens=len(branch.token_ids)) if is_cut else branch.params
         return record(
             self._runner, self._model, self._prompt_ids, params, None, self._processors, Opening(branch.token_ids, 0),
-            given=self._given, tokenizer_s=self._tokenizer_s, top=self._top,
+            given=self._given, tokenizer_s=self.tokenizer_s, top=self._top,
         )  # fmt: skip
 
     # ---- one step -----------------------------------------------------------------------------------------------------------
 
     def tokens(self, number: int) -> list[TracedToken]:
         """The tokens of a branch."""
-        return list(map(self._token, self._branch(number).token_ids))
+        return list(map(self.token, self._branch(number).token_ids))
 
     def step(self, number: int, at: int) -> TracedStep:
         """How token `at` came to be. Computed again if the tree had no room for it."""
@@ -276,7 +281,7 @@ class Explorer:
         plain = SamplingParams(
             max_tokens=len(start) + len(ids), ignore_eos=True, lora_name=params.lora_name, cache_salt=params.cache_salt
         )
-        recorder = StepRecorder(self._token, self._model.kv_bytes_per_token, top=0)
+        recorder = StepRecorder(self.token, self._model.kv_bytes_per_token, top=0)
         handle = self._runner.submit(self._prompt_ids, plain, opening=Opening((*start, *ids), len(start)), watcher=recorder)
         try:
             for _ in handle:
@@ -350,7 +355,7 @@ class Explorer:
     def _recorder(self, number: int, first: int, max_candidates: int, keeps: bool = True) -> RowRecorder:
         """Records steps from `first` on, and keeps the rows that they sample from as those of a branch."""
         keep = partial(self._keep, number) if keeps else nothing
-        return RowRecorder(self._token, self._model.kv_bytes_per_token, self._top, max_candidates, first=first, keep=keep)
+        return RowRecorder(self.token, self._model.kv_bytes_per_token, self._top, max_candidates, first=first, keep=keep)
 
     def _keep(self, number: int, index: int, row: KeptRow) -> None:
         self._rows.put((number, index), row)
@@ -368,7 +373,7 @@ class Explorer:
             step = self._run_to(branch, at, branch.params, place)
             if not step.stages or (row := self._rows.get(place)) is None:
                 return step
-        recorder = StepRecorder(self._token, self._model.kv_bytes_per_token, self._top)
+        recorder = StepRecorder(self.token, self._model.kv_bytes_per_token, self._top)
         sampler = self._admission.sampler(params, self._processors, recorder)
         history = History(self._prompt_ids, branch.token_ids[:at])
         recorder.begin(row.logits, history)
@@ -383,7 +388,7 @@ class Explorer:
     def _run_to(self, branch: Branch, at: int, params: SamplingParams, place: StepPlace, keeps: bool = True) -> TracedStep:
         """Step `at` of a run to which the tokens before it are given."""
         recorder = self._recorder(place[0], at, MAX_CANDIDATES, keeps)
-        opening = Opening(branch.token_ids[:at], at)
+        opening, params = Opening(branch.token_ids[:at], at), dataclasses.replace(params, max_tokens=None)
         handle = self._runner.submit(self._prompt_ids, params, None, self._processors, opening, watcher=recorder)
         try:
             for _ in handle:
@@ -394,5 +399,5 @@ class Explorer:
         if at in recorder.steps:
             return recorder.steps[at]
         if at < len(branch.token_ids):  # a form left no choice
-            return TracedStep(at, self._token(branch.token_ids[at]))
+            return TracedStep(at, self.token(branch.token_ids[at]))
         raise UsageError("the answer has ended here: there is no next token")

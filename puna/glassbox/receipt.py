@@ -73,7 +73,7 @@ class Receipt:
             text=completion.text,
             finish_reason=completion.finish_reason.value,
             adapter=adapter,
-            num_opened=len(completion.token_ids) - completion.timing.num_generated,
+            num_opened=completion.num_given,
         )
 
     @classmethod

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 # The model's words come from the environment, so that a test can say what is answered and how slowly.
 CHILD = """
@@ -44,7 +45,9 @@ DEADLINE_S = 30.0  # the machine may be busy
 
 
 class Terminal:
-    """`python -c CHILD arguments` with its own terminal of `columns` columns."""
+    """`python -c PROGRAM arguments` with its own terminal of `columns` columns."""
+
+    program, rows = CHILD, 40
 
     def __init__(self, *arguments: str, columns: int = 80, **environment: str) -> None:
         self.screen = ""  # all that was written, without escape sequences
@@ -52,10 +55,10 @@ class Terminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             os.environ.update(environment, TERM="xterm", PROMPT_TOOLKIT_NO_CPR="1", PYTHONPATH=str(Path(__file__).parents[2]))
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-            os.execv(sys.executable, [sys.executable, "-c", CHILD, *arguments])
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, columns, 0, 0))
+            os.execv(sys.executable, [sys.executable, "-c", self.program, *arguments])
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -65,6 +68,16 @@ class Terminal:
         except (ProcessLookupError, ChildProcessError):
             pass
         os.close(self._master)
+
+    @property
+    def written(self) -> str:
+        """All that was written, with escape sequences."""
+        return self._raw.decode("utf-8", "replace")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size; the program hears of it."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())

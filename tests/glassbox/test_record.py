@@ -12,9 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from puna.backends.reference import ReferenceBackend
 from puna.completion import Completion
-from puna.config import EngineConfig
 from puna.errors import ContextLengthError, UsageError
 from puna.glassbox.record import settings_of
 from puna.glassbox.schema import trace_schema
@@ -22,18 +20,11 @@ from puna.glassbox.trace import Trace, TracedStep
 from puna.history import History, Row
 from puna.llm import LLM
 from puna.request import SamplingParams
-from tests.fakes import EOS, VOCAB_SIZE, ByteTokenizer, make_plan, random_checkpoint, tiny_config
+from tests.fakes import EOS, VOCAB_SIZE
 from tests.glassbox.cases import DRAWN, SETTINGS
+from tests.glassbox.tiny import make_llm as make_llm
 
 PROMPT = "the llama"
-
-
-def make_llm(num_pages: int = 64, **settings: Any) -> LLM:
-    checkpoint, sizes = random_checkpoint(tiny_config(vocab_size=VOCAB_SIZE), seed=1), make_plan(num_pages=num_pages)
-    config = EngineConfig(device="reference", **settings)
-    backend = ReferenceBackend(config)
-    backend.load(checkpoint, sizes)
-    return LLM.from_parts(checkpoint, ByteTokenizer(), backend, sizes, config)
 
 
 @pytest.fixture(scope="module")

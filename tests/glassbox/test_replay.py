@@ -39,6 +39,16 @@ def test_receipts_of_all_filters_are_verified(llm: LLM) -> None:
         assert all(another.replay(receipt).is_verified for receipt in receipts)
 
 
+@pytest.mark.parametrize("name", ["greedy", "several", "mirostat"])
+def test_the_receipt_of_an_answer_that_opened_with_given_tokens_is_verified(llm: LLM, name: str) -> None:
+    settings = SETTINGS[name] | {"max_tokens": 12, "ignore_eos": True}
+    receipt = llm.receipt(llm.generate(PROMPT, opening="go ", **settings))
+    assert receipt.num_opened == 3 and llm.replay(receipt).is_verified
+    assert not llm.replay(replace(receipt, num_opened=0)).is_verified
+    one = llm.replay(replace(receipt, token_ids=(*receipt.token_ids[:7], 99, *receipt.token_ids[8:]))).difference
+    assert one is not None and one.step == 7
+
+
 @pytest.mark.full
 def test_100_receipts_are_verified_on_cpu_and_reference(tmp_path: Path) -> None:
     config = tiny_config()

@@ -8,16 +8,28 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from puna.filters import make_steps, masses_of
+from puna.glassbox import report
+from puna.glassbox.report.bundle import views
+from puna.history import History
+from puna.request import SAMPLERS, TEMPERATURE_FIRST, SamplingParams
+from puna.sampling import candidates
 from puna.server import page
 from puna.server.settings import ServerSettings
 from tests.server.node import evaluated, needs_node
 from tests.server.serving import RunningServer, serving
 
 FOLDER = Path(page.__file__).parent
-SCRIPTS = sorted(FOLDER.rglob("*.js"))
+REPORT = Path(report.__file__).parent
+SHARED = sorted(REPORT / name for name in views(page.VIEWS))  # what the page has in common with the report of a trace
+FILES = {path: f"/page/{path.relative_to(FOLDER).as_posix()}" for path in FOLDER.rglob("*") if path.suffix in page.KINDS}
+FILES |= {path: f"/page/{page.SHARED}/{path.name}" for path in SHARED}
+SCRIPTS = sorted(path for path in FILES if path.suffix == ".js")
 PATHS = sorted(page.assets())
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}
 LANGUAGES = sorted((FOLDER / "languages").glob("*.js"))
@@ -84,10 +96,9 @@ def test_no_script_makes_markup_or_code_from_text(path: Path) -> None:
 
 
 def test_no_file_names_another_origin() -> None:
-    for path in FOLDER.rglob("*"):
-        if path.suffix in page.KINDS:
-            found = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[^\s\"'`<>)]*", _without_comments(path)))
-            assert found <= NAMESPACES, path
+    for path in FILES:
+        found = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[^\s\"'`<>)]*", _without_comments(path)))
+        assert found <= NAMESPACES, path
 
 
 def _without_comments(path: Path) -> str:
@@ -96,11 +107,10 @@ def _without_comments(path: Path) -> str:
 
 def references() -> Iterator[tuple[str, str]]:
     """Each file that another one names: where, and its path on the server."""
-    for path in FOLDER.rglob("*"):
-        text = path.read_text("utf-8") if path.suffix in page.KINDS else ""
-        home = path.parent.relative_to(FOLDER).as_posix()
+    for path, served in FILES.items():
+        text = path.read_text("utf-8")
         for name in re.findall(r"from \"(\.\.?/[\w./]+)\"", text):
-            yield path.name, posixpath.normpath(f"/page/{home}/{name}")
+            yield path.name, posixpath.normpath(posixpath.join(posixpath.dirname(served), name))
         for name in re.findall(r"[\"'`](page/[\w./]+\.\w+)", text):
             yield path.name, f"/{name}"
 
@@ -135,7 +145,7 @@ def test_every_language_has_the_same_texts_with_the_same_places() -> None:
 
 def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
     english = set(table(FOLDER / "languages/en.js"))
-    text = "".join(path.read_text("utf-8") for path in SCRIPTS if path not in LANGUAGES)
+    text = "".join(path.read_text("utf-8") for path in SCRIPTS if path not in (*LANGUAGES, *SHARED))
     markup = (FOLDER / "index.html").read_text("utf-8")
     named = set(re.findall(r"\bt\(\"(\w+)\"", text)) | set(re.findall(r'data-(?:text|label|placeholder)="(\w+)"', markup))
     assert named <= english
@@ -143,6 +153,43 @@ def test_every_text_that_is_named_exists_and_every_text_is_named() -> None:
         re.findall(r"(?:tab|theme|model|effort|state)_\w+", " ".join(english))
     )
     assert {name.removesuffix("_one").removesuffix("Hint") for name in english - named} <= quoted | {"nameOfLanguage"}
+
+
+@pytest.mark.parametrize("name", ["en", "de", "zh"])
+def test_what_this_page_says_of_a_trace_in_another_way_has_the_same_places(name: str) -> None:
+    own, english = table(FOLDER / f"glassbox/views_{name}.js"), table(REPORT / "words.js")
+    assert own and own.keys() <= english.keys()
+    assert all(set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[word])) for word, text in own.items())
+
+
+@needs_node()
+def test_the_nucleus_is_that_of_the_filters() -> None:
+    rng = np.random.default_rng(17)
+    logits = np.sort(rng.normal(0, 2, 400).astype(np.float32))[::-1]
+    shares = masses_of(logits) / masses_of(logits).sum()
+    for settings in (
+        {"temperature": 0.7, "top_p": 0.8},
+        {"temperature": 1.6, "top_p": 0.8},
+        {"temperature": 1.6, "top_p": 0.8, "isTemperatureFirst": True},
+        {"temperature": 0.6, "top_k": 9, "top_p": 0.5, "min_p": 0.2},
+        {"temperature": 1.0, "top_p": 1.0},
+        {"temperature": 0.0, "top_p": 0.9},
+    ):
+        own: dict[str, Any] = dict(settings)
+        order = TEMPERATURE_FIRST if own.pop("isTemperatureFirst", False) else SAMPLERS
+        kept = candidates(
+            make_steps(SamplingParams(**own, samplers=order)), logits, SamplingParams(**own, samplers=order), History()
+        )
+        left = kept.row(400)
+        expected = masses_of(left) / masses_of(left).sum()
+        if not own["temperature"]:
+            expected = np.eye(400)[0]
+        listed = [{"id": i, "probability": float(share)} for i, share in enumerate(shares[:300])]
+        found = evaluated("glassbox/nucleus.js", "nucleus", "nucleus(given[0], 100, given[1])", [listed, settings])
+        # exact unless the temperature comes first: then the sum of the candidates that are not listed is a guess
+        assert found["count"] == pytest.approx(int((expected > 0).sum()), rel=0.01 if order == TEMPERATURE_FIRST else 0), settings
+        for one in found["kept"][: int((expected > 0).sum())]:
+            assert one["probability"] == pytest.approx(expected[one["id"]], rel=0.01), settings
 
 
 @needs_node()

@@ -12,6 +12,7 @@ SHORT = 8  # lines; a longer compound statement gives its head and the parts of 
 LONGEST = 10  # lines of plain statements together
 MAX_BLOCKS = 400  # of one function
 MAX_DEPTH = 20
+MAX_COMMENTS = 6  # lines right before a statement that belong to it; longer ones, such as licences, are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,10 @@ def _belongs(together: Sequence[ast.stmt], statement: ast.stmt, lines: Sequence[
     before = _end(together[-1])
     between = lines[before : first_line(statement) - 1]
     span = _end(statement) - first_line(together[0]) + 1
-    if any(_is_blank(line) or line.lstrip().startswith("#") for line in between):
+    is_import = all(isinstance(one, ast.Import | ast.ImportFrom) for one in (together[-1], statement))
+    if any(_is_blank(line) or line.lstrip().startswith("#") for line in between) and not is_import:
         return False
-    return _is_plain(statement) and span <= LONGEST
+    return is_import or (_is_plain(statement) and span <= LONGEST)
 
 
 def _is_plain(statement: ast.stmt) -> bool:
@@ -134,7 +136,8 @@ def _end(statement: ast.stmt) -> int:
 
 def _start(after: int, first: int, lines: Sequence[str]) -> int:
     """The first line of a block: comments right before a statement belong to it."""
-    while first - 1 > after and lines[first - 2].strip().startswith(("#", "else", "elif", "except", "finally")):
+    least = max(after, first - 1 - MAX_COMMENTS)
+    while first - 1 > least and lines[first - 2].strip().startswith(("#", "else", "elif", "except", "finally")):
         first -= 1
     return first
 

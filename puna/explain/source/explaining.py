@@ -33,7 +33,7 @@ def explain_text(source: SourceText, symbol: str | None, load: ModelLoader | Non
     report = ExplainedSource(source.name, symbol, len(source.lines), file.outline(), problem=source.problem)
     wanted = _wanted(file, symbol, whole)
     runner = _Runner(file, load, report)
-    if symbol is None and (own := file.file_part()) is not None:
+    if symbol is None and (wanted or not file.definitions) and (own := file.file_part()) is not None:
         report.parts.append(own)
     for definition in wanted:
         run = runner.run(definition)

@@ -116,6 +116,8 @@ def words_of(found: FoundCall, known: Known, template: str | None = None) -> str
             return slot[2] or f"its {slot[1]}"
         if isinstance(argument, str):
             return argument
+        if slot[1] in ("condition", "mask"):
+            return condition(argument, known)
         if slot[1] == "tensors" and isinstance(argument, ast.Tuple | ast.List):
             return _listed(argument.elts)
         return AXES.get(code(argument), f"axis {code(argument)}") if slot[1] in AXIS_NAMES else phrase(argument, known)
@@ -148,6 +150,8 @@ def _phrase(node: ast.expr, known: Known) -> str:
             return CONSTANTS.get(dotted_name(node, known.aliases), code(node))
         case ast.BinOp():
             return _operation(node, known)
+        case ast.Subscript(value=ast.Attribute(value=owner, attr="shape"), slice=ast.Constant() | ast.UnaryOp() as axis):
+            return f"the length of {code(owner)} along {AXES.get(code(axis), f'axis {code(axis)}')}"
         case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
             return f"not {phrase(operand, known)}"
         case ast.UnaryOp(op=ast.USub(), operand=ast.Call() as operand):
@@ -183,10 +187,13 @@ def _phrase(node: ast.expr, known: Known) -> str:
 
 
 def _call(node: ast.Call, known: Known) -> str:
+    name = code(node.func, 60)
+    if name in EACH and len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp):
+        each = node.args[0]
+        return f"whether {EACH[name]} {_each(each.generators, known)}: {condition(each.elt, known)}"
     found = known_call(node, known)
     if found is not None and found.row.gives != "nothing":
         return words_of(found, known)
-    name = code(node.func, 60)
     last = name.rpartition(".")[2]
     if name == "self" and node.args:
         return f"what the object, called as a model, gives for {phrase(node.args[0], known)}"
@@ -195,6 +202,9 @@ def _call(node: ast.Call, known: Known) -> str:
     if last in known.functions:
         return f"what {code(node)} returns"
     return f"the result of {code(node)}"
+
+
+EACH = {"any": "it holds at least once,", "all": "it always holds,"}
 
 
 def _operation(node: ast.BinOp, known: Known) -> str:

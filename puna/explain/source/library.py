@@ -26,8 +26,8 @@ SAME, NO_AXES = "as {input}", "one number"
 ALONG = "as {input}, without the axis"
 _SOFTMAX = Row(
     "input dim dtype",
-    "probabilities made of {input}[, along {dim}]: e to the power of each number, divided by the sum of them all",
-    "Turns logits into probabilities: all lie between 0 and 1, and together they are 1. The largest logit stays the likeliest.",
+    "{input} turned into probabilities by a softmax[ along {dim}]",
+    "Takes e to the power of each number, and divides by the sum of these: logits become probabilities, together 1.",
     SAME,
 )
 _LOG_SOFTMAX = Row(
@@ -367,7 +367,7 @@ _PYTHON: Mapping[str, KnownCall] = {
     "str": Row("x", "{x} as text", "Converts."),
     "bool": Row("x", "whether {x} is true", "Converts."),
     "round": Row("x digits", "{x}, rounded", "Rounds."),
-    "isinstance": Row("x kind", "whether {x} is a {kind}", "Asks for the type."),
+    "isinstance": Row("x kind", "whether {x} is of the type {kind}", "Asks for the type."),
     "hasattr": Row("x name", "whether {x} has {name}", "Asks for an attribute."),
     "getattr": Row("x name default", "the attribute {name} of {x}[, or {default}]", "Reads an attribute by its name."),
     "print": Row("*values", "nothing", "Writes to the screen.", acts="Prints {values}."),
@@ -422,7 +422,7 @@ _METHODS: Mapping[str, KnownCall] = {
     ),
     "to": Row(
         "input target dtype",
-        "{input}, moved or converted to {target}",
+        "{input}, moved or converted[ to {target}][ to {dtype}]",
         "Moves to another device, or to another number type.",
         SAME,
     ),

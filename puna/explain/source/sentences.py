@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from puna.explain.source.expressions import Known, code, condition, known_call, phrase, words_of
@@ -46,7 +48,21 @@ def sentences(body: Sequence[ast.stmt], known: Known, depth: int = 0) -> list[Se
     >>> [one.text for one in sentences(source.body, Known({}))]
     ['For each cur from low up to high, which is left out:', 'x[cur] is overwritten with 0.']
     """
-    return [one for statement in body for one in statement_sentences(statement, known, depth)]
+    found: list[Sentence] = []
+    for is_import, group in groupby(body, lambda one: isinstance(one, ast.Import | ast.ImportFrom)):
+        statements = list(group)
+        if is_import and len(statements) > 1:
+            found.append(Sentence(statements[0].lineno, depth, _ended(f"Uses {'; '.join(map(_imported, statements))}.")))
+        else:
+            found += [one for statement in statements for one in statement_sentences(statement, known, depth)]
+    return found
+
+
+def _imported(node: ast.stmt) -> str:
+    """What an import statement brings in."""
+    names = [one.name + (f" as {one.asname}" if one.asname else "") for one in getattr(node, "names", ())]
+    told = ", ".join("everything" if one == "*" else one for one in names)
+    return f"{told} from {'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else told
 
 
 def statement_sentences(statement: ast.stmt, known: Known, depth: int = 0) -> list[Sentence]:
@@ -64,6 +80,7 @@ def _ended(text: str) -> str:
     return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 3].rstrip() + "..."
 
 
+_SENTENCE_END = re.compile(r"(?<=[^.\s]{2})\.\s+(?=[A-Z])")
 _OPENINGS = ("if ", "for ", "the ", "as long ")
 
 
@@ -146,7 +163,7 @@ def _expression(node: ast.Expr, known: Known, depth: int) -> Told:
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring, on one line."""
     paragraph = " ".join(text.strip().split("\n\n")[0].split())
-    head = paragraph.split(". ")[0].rstrip()
+    head = _SENTENCE_END.split(paragraph, maxsplit=1)[0].rstrip()
     return head if len(head) <= 200 else head[:197] + "..."
 
 
@@ -175,16 +192,8 @@ def _delete(node: ast.Delete, known: Known, depth: int) -> Told:
     yield Sentence(node.lineno, depth, f"Forgets {', '.join(code(one) for one in node.targets)}.")
 
 
-def _import(node: ast.Import, known: Known, depth: int) -> Told:
-    names = ", ".join(one.name + (f" as {one.asname}" if one.asname else "") for one in node.names)
-    yield Sentence(node.lineno, depth, f"Uses {names}.")
-
-
-def _import_from(node: ast.ImportFrom, known: Known, depth: int) -> Told:
-    names = ", ".join(
-        "everything" if one.name == "*" else one.name + (f" as {one.asname}" if one.asname else "") for one in node.names
-    )
-    yield Sentence(node.lineno, depth, f"Uses {names} from {'.' * node.level}{node.module or ''}.")
+def _import(node: ast.Import | ast.ImportFrom, known: Known, depth: int) -> Told:
+    yield Sentence(node.lineno, depth, f"Uses {_imported(node)}.")
 
 
 def _scope(node: ast.Global | ast.Nonlocal, known: Known, depth: int) -> Told:
@@ -319,7 +328,7 @@ _STATEMENTS: Mapping[type, Callable[[Any, Known, int], Told]] = {
     ast.Return: _return,
     ast.Delete: _delete,
     ast.Import: _import,
-    ast.ImportFrom: _import_from,
+    ast.ImportFrom: _import,
     ast.Global: _scope,
     ast.Nonlocal: _scope,
     ast.Pass: _fixed("Does nothing."),

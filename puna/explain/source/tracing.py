@@ -14,7 +14,7 @@ import numpy as np
 from puna.explain.source.loops import Loop, LoopKind, Purpose
 from puna.explain.source.tracer.functions import SourceError
 from puna.explain.source.tracer.interpreter import Interpreter, Position
-from puna.explain.source.tracer.limits import BeyondError
+from puna.explain.source.tracer.limits import BeyondError, LimitError
 from puna.explain.source.tracer.operations import DrawnPosition
 from puna.explain.source.tracer.snapshots import Records, Snapshot, TokenSpelling, snapshot
 from puna.explain.source.tracer.tensors import IdList, TracedTensor
@@ -57,11 +57,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a run ended before its end, and why. `is_own`: the program itself raised an exception."""
+    """Where a run ended before its end, and why. is_own: the program itself raised an exception; is_limit: it cost too much."""
 
     line: int
     reason: str
     is_own: bool = False
+    is_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def run_loop(
         done = _run_once(name, node, loop, program, model, shape, chosen)
         if best is None or len(done.records) > len(best.records):
             best = done
-        if done.stop is None:
+        if done.stop is None or done.stop.is_limit:
             return done
     assert best is not None
     return best
@@ -137,7 +138,7 @@ def _run_once(
         made = interpreter.call_function(UserFunction(node, module, owner), [], given)
         result = snapshot(made, spelling)
     except BeyondError as beyond:
-        stop = Stop(beyond.line or node.lineno, beyond.reason)
+        stop = Stop(beyond.line or node.lineno, beyond.reason, is_limit=isinstance(beyond, LimitError))
     except SourceError as error:
         stop = Stop(_last_line(interpreter.records, node), f"the program itself ends here with {error}", is_own=True)
     except (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError) as error:

@@ -66,7 +66,7 @@ def _time(live: LiveModel, say: Words, alone: Sequence[EngineRun], together: Eng
         (say("time.alone"), str(sum(len(run.steps) for run in alone)), say.number(apart * 1000, ".0f") + " ms"),
         (say("time.together"), str(len(together.steps)), say.number(together.seconds * 1000, ".0f") + " ms"),
     )
-    weights = megabytes(live.llm.plan.weights_bytes)
+    weights = say.measured(megabytes(live.llm.plan.weights_bytes))
     return TourPart.of(
         say("time.title"),
         say.prose("time.text", count=len(alone)),

@@ -22,6 +22,7 @@ from puna.units import gib, kib, megabytes
 EXAMPLE = "Why do llamas live in the high mountains?"
 NEXT_QUESTION = "And what do they eat?"
 NUM_TOKENS = 24  # of the answer that is made in both ways
+PATIENCE_S = 15  # without the cache, on a slow device
 ANSWER_TOKENS = 64  # of the first turn
 LENGTHS = (1024, 4096, 8192, 32768, 131072)  # tokens of context
 
@@ -62,7 +63,13 @@ def _size(live: LiveModel, say: Words) -> TourPart:
         say("size.title"),
         say.prose("size.text"),
         TextTable(say.head("size.head"), (*rows, (say("size.product"), f"{each} B"))),
-        say.prose("size.after", kib=kib(each), queries=model.num_heads, heads=model.num_kv_heads, all=kib(all_heads)),
+        say.prose(
+            "size.after",
+            kib=say.measured(kib(each)),
+            queries=model.num_heads,
+            heads=model.num_kv_heads,
+            all=say.measured(kib(all_heads)),
+        ),
         code_of(kv_bytes),
     )
 
@@ -79,9 +86,9 @@ class Recomputed(NamedTuple):
 
 
 def without_cache(llm: LLM, ids: list[int], count: int) -> Recomputed:
-    """Make `count` tokens, each by a request of its own that finds nothing in the cache."""
+    """Make up to `count` tokens, each by a request of its own that finds nothing in the cache; fewer if that takes too long."""
     made, num_tokens, seconds = list[int](), 0, 0.0
-    for _ in range(count):
+    while len(made) < count and (seconds < PATIENCE_S or len(made) < 2):
         params = SamplingParams(max_tokens=1, ignore_eos=True, cache_salt=fresh_salt())
         run = run_steps(llm, [ids + made], params)
         made += run.requests[0].output_ids
@@ -95,24 +102,26 @@ def with_cache(llm: LLM, ids: list[int], count: int) -> EngineRun:
 
 def _both_ways(live: LiveModel, say: Words, ids: list[int]) -> TourPart:
     with_cache(live.llm, ids, 2)  # the first run warms up what both use
-    kept, again = with_cache(live.llm, ids, NUM_TOKENS), without_cache(live.llm, ids, NUM_TOKENS)
+    again = without_cache(live.llm, ids, NUM_TOKENS)
+    count = len(again.output_ids)
+    kept = with_cache(live.llm, ids, count)
     rows = tuple(
         (say(f"both.{name}"), str(run.num_tokens), say.number(run.seconds * 1000, ".0f") + " ms")
         for name, run in (("kept", kept), ("again", again))
     )
     return TourPart.of(
         say("both.title"),
-        say.prose("both.text", prompt=len(ids), count=NUM_TOKENS),
+        say.prose("both.text", prompt=len(ids), count=count),
         TextTable(say.head("both.head"), rows),
         say.prose(
             "both.after",
             tokens=again.num_tokens / kept.num_tokens,
             seconds=again.seconds / kept.seconds,
             equal=say("both.equal" if again.output_ids == kept.requests[0].output_ids else "both.unequal"),
-            formula=f"{len(ids)} + {len(ids) + 1} + ... + {len(ids) + NUM_TOKENS - 1}",
+            formula=f"{len(ids)} + {len(ids) + 1} + ... + {len(ids) + count - 1}",
         ),
         Quoted(live.tokenizer.decode(kept.requests[0].output_ids)),
-        code_of(ForwardPass._attention),
+        code_of(ForwardPass._attended),
     )
 
 
@@ -147,14 +156,14 @@ def _growth(live: LiveModel, say: Words) -> TourPart:
     lengths = [length for length in LENGTHS if length <= live.config.max_context] or [live.config.max_context]
     sizes = {say("growth.context", count=length): length * bytes_per_token(llm) for length in lengths}
     most = float(max(*sizes.values(), weights))
-    bars = [Bar(name, size / most, gib(size)) for name, size in sizes.items()]
-    bars.append(Bar(say("growth.weights"), weights / most, gib(weights), is_marked=True))
+    bars = [Bar(name, size / most, say.measured(gib(size))) for name, size in sizes.items()]
+    bars.append(Bar(say("growth.weights"), weights / most, say.measured(gib(weights)), is_marked=True))
     break_even = weights // bytes_per_token(llm)
     return TourPart.of(
         say("growth.title"),
         say.prose("growth.text"),
         Bars(tuple(bars)),
-        say.prose("growth.after", count=break_even, weights=megabytes(weights)),
+        say.prose("growth.after", count=break_even, weights=say.measured(megabytes(weights))),
     )
 
 
@@ -164,7 +173,7 @@ def _pages(live: LiveModel, say: Words, count: int) -> TourPart:
     facts = {"page": plan.page_size, "pages": plan.num_pages, "count": count, "used": used}
     return TourPart.of(
         say("pages.title"),
-        say.prose("pages.text", **facts, bytes=kib(plan.page_size * bytes_per_token(live.llm))),
+        say.prose("pages.text", **facts, bytes=say.measured(kib(plan.page_size * bytes_per_token(live.llm)))),
         say.prose("pages.after", **facts),
         code_of(Pages.reserve),
         code_of(ForwardPass._write),

@@ -10,11 +10,13 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from importlib.resources import files
 from typing import Any
 
-STYLES = ("colours.css", "views.css", "report.css")
+VIEWS = "views.css"
+STYLES = ("colours.css", VIEWS, "report.css")
 START = "main"
 SHELL = "report.html"
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
@@ -30,14 +32,35 @@ def page_of(data: Any) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text(SHELL))
 
 
-def scripts() -> str:
-    """All modules that `main.js` needs, as one script."""
-    texts, waiting = dict[str, str](), [START]
+def modules(starts: Iterable[str]) -> dict[str, str]:
+    """Some modules and all that they need: name -> text."""
+    texts, waiting = dict[str, str](), [*starts]
     while waiting:
         name = waiting.pop()
         if name not in texts:
             texts[name] = _text(f"{name}.js")
             waiting += imports_of(texts[name])
+    return texts
+
+
+def views(starts: Iterable[str]) -> dict[str, str]:
+    """What another page needs to show some of the views, by the names of files: their modules as they are, and their style."""
+    return {**{f"{name}.js": text for name, text in modules(starts).items()}, VIEWS: scoped(_text(VIEWS))}
+
+
+def scoped(style: str) -> str:
+    """A style that names elements, for those in an element of the class `views` only. Its colours come first, for all.
+
+    >>> scoped(":root { --a: red;\\n}\\ntd { color: var(--a);\\n}\\n")
+    ':root { --a: red;\\n}\\n.views {\\ntd { color: var(--a);\\n}\\n}\\n'
+    """
+    colours, end, rules = style.partition("}\n")
+    return f"{colours}{end}.views {{\n{rules}}}\n"
+
+
+def scripts() -> str:
+    """All modules that `main.js` needs, as one script."""
+    texts = modules([START])
     order = TopologicalSorter({name: imports_of(text) for name, text in texts.items()}).static_order()
     return "\n".join(as_function(name, texts[name]) for name in order)
 

@@ -1,6 +1,6 @@
 // The draw: the candidates side by side on the line from 0 to 1, and the number that fell on one of them.
 
-import { quoted } from "./characters.js";
+import { quoted, textOf } from "./characters.js";
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
 import { count, decimal } from "./numbers.js";
@@ -46,7 +46,7 @@ export function drawView(step) {
   if (!draw) return card(t("greedyTitle"), t("greedyCaption"), []);
   const parts = partsOf(stage, draw);
   const number = decimal(draw.uniform, 6);
-  const values = { number, token: quoted(step.token.text || step.token.piece), low: decimal(draw.low, 4), high: decimal(draw.high, 4) };
+  const values = { number, token: quoted(textOf(step.token)), low: decimal(draw.low, 4), high: decimal(draw.high, 4) };
   const closer = windowOf(draw);
   const magnified = closer && [
     make("p", { class: "caption" }, t("drawMagnified", { times: count(Math.round(1 / (closer[1] - closer[0]))) })),
@@ -68,7 +68,7 @@ function line(parts, draw, step, [from, to], label = null) {
   return shape(
     "svg",
     label ? { class: "draw-line", role: "img", "aria-label": label } : { class: "draw-line", "aria-hidden": "true" },
-    hatching(),
+    label ? hatching() : null,
     shown.map((part, index) => drawn(part, index, part.id === step.token.id, [from, to])),
     shape("text", { class: "drawn-number", x: at(draw.uniform), y: 12, "text-anchor": anchor }, decimal(draw.uniform, from === 0 && to === 1 ? 4 : 6)),
     shape("line", { class: "drawn", x1: at(draw.uniform), x2: at(draw.uniform), y1: 16, y2: 70 }),
@@ -80,7 +80,7 @@ function drawn(part, index, isChosen, [from, to]) {
   const [low, high] = [Math.max(part.low, from), Math.min(part.high, to)];
   const [x, width] = [(low - from) / (to - from), (high - low) / (to - from)];
   const kind = isChosen ? "chosen" : part.id === null ? "others" : `part-${index % 2}`;
-  const text = width >= LABEL_FROM && part.id !== null ? shape("text", { x: "50%", y: 26, "text-anchor": "middle" }, quoted(part.text)) : null;
+  const text = width >= LABEL_FROM && part.id !== null ? shape("text", { x: "50%", y: 26, "text-anchor": "middle" }, quoted(textOf(part))) : null;
   return shape(
     "svg",
     { x: `${(x * 100).toFixed(3)}%`, y: 22, width: `${(width * 100).toFixed(3)}%`, height: 42, class: `part ${kind}` },

@@ -18,7 +18,7 @@ export function keptView(trace) {
   const found = savingOf(trace.steps);
   if (!found.spans.length) return [make("p", {}, t("keptNothing"))];
   const most = Math.max(0, ...trace.steps.map((step) => step.kv_bytes ?? 0));
-  const values = { computed: count(found.computed), without: count(found.without), times: decimal(found.without / Math.max(1, found.computed), 1), cache: term("KV", "K/V cache"), bytes: bytes(most) };
+  const values = { computed: count(found.computed), without: count(found.without), times: decimal(found.without / Math.max(1, found.computed), 1), cache: term("KV", t("formCache")), bytes: bytes(most) };
   return [make("p", {}, rich("keptIntro", values)), staircase(found.spans, t("keptPicture", values)), make("p", { class: "caption" }, t("keptNote"))];
 }
 

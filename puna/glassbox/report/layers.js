@@ -1,6 +1,6 @@
 // Inside the model at one position: what would follow after each layer (the logit lens), and what attention looked at.
 
-import { spelledOut } from "./characters.js";
+import { spelledOut, textOf } from "./characters.js";
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
 import { count, ordinal, percent, seconds } from "./numbers.js";
@@ -58,7 +58,7 @@ export class LayersView {
   }
 
   #intro() {
-    return rich("layersIntro", { layers: count(this.layers.num_layers), layer: term("layer", "layers"), lens: term("logit lens") });
+    return rich("layersIntro", { layers: count(this.layers.num_layers), layer: term("layer", t("formLayers")), lens: term("logit lens") });
   }
 
   #note() {
@@ -80,7 +80,7 @@ export class LayersView {
     [layer.value, head.value] = [String(this.#layer), String(this.#head)];
     for (const one of [layer, head]) one.addEventListener("change", draw);
     const choosers = make("div", { class: "choosers" }, make("label", {}, `${t("attentionLayer")} `, layer), make("label", {}, `${t("attentionHead")} `, head));
-    home.append(make("h3", {}, t("attentionTitle")), make("p", { class: "caption" }, rich("attentionNote", { attention: term("attention") })), choosers, picture);
+    home.append(make("h3", {}, t("attentionTitle", { token: nameOf(position.token) })), make("p", { class: "caption" }, rich("attentionNote", { attention: term("attention") })), choosers, picture);
     draw();
     return home;
   }
@@ -96,7 +96,7 @@ export class LayersView {
     });
     const most = largest(weights, MOST_NAMED).map(([weight, place]) => lensBar(seen[place], weight, nameOf(seen[place])));
     return [
-      make("div", { class: "strip attended", tabIndex: 0, role: "region", "aria-label": t("attentionStrip"), dir: "auto" }, strip),
+      make("div", { class: "strip attended", tabIndex: 0, role: "region", "aria-label": t("attentionStrip") }, make("div", { dir: "auto" }, strip)),
       make("p", { class: "caption" }, t("attentionMost")),
       make("ol", { class: "bars" }, most),
     ];
@@ -128,7 +128,7 @@ function lensRow(layer, taken) {
     "tr",
     { class: best?.id === taken.id ? "agrees" : "" },
     make("th", { scope: "row" }, layer.layer === 0 ? t("layersEmbedding") : String(layer.layer)),
-    make("td", {}, best ? tokenLabel(best.text) : "–"),
+    make("td", {}, best ? tokenLabel(textOf(best)) : "–"),
     make("td", { class: "share" }, best ? percent(best.probability) : ""),
     make("td", {}, meter(layer.taken.probability), make("span", { class: "share" }, percent(layer.taken.probability))),
     make("td", {}, ordinal(layer.rank)),

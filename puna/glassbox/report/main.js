@@ -7,6 +7,7 @@ import { make } from "./elements.js";
 import { endingView } from "./ending.js";
 import { term } from "./explain.js";
 import { keptView } from "./kept.js";
+import { speakOneOf } from "./language.js";
 import { LayersView } from "./layers.js";
 import { count, seconds } from "./numbers.js";
 import { overviewView } from "./overview.js";
@@ -30,7 +31,7 @@ class Report {
     const { steps } = trace;
     const choose = (index) => this.choose(index);
     this.strip = new TokenStrip(steps.map((step) => step.token), { label: t("answerStrip"), logprobs: steps.map((step) => step.logprob), choose });
-    this.timeline = steps.length ? new Timeline(steps, choose) : null;
+    this.timeline = steps.length ? new Timeline(steps, choose, trace.weights_bytes) : null;
     this.layers = trace.layers?.positions.length ? new LayersView(trace) : null;
     this.body = make("div", { class: "step-body", id: "step-body" });
     this.heading = make("h2", { id: "step-heading" });
@@ -132,7 +133,7 @@ function header(trace) {
   const seed = trace.seed !== null && !("seed" in trace.settings) ? [["seed", trace.seed]] : [];
   return make("header", {}, [
     make("h1", {}, t("title")),
-    make("p", { class: "lead" }, rich("lead", { token: term("token", "tokens"), probability: term("probability"), filter: term("filter", "filters"), draw: term("draw", "drawn") })),
+    make("p", { class: "lead" }, rich("lead", { token: term("token", t("formTokens")), probability: term("probability"), filter: term("filter", t("formFilters")), draw: term("draw", t("formDrawn")) })),
     make("ul", { class: "chips", "aria-label": t("settings") }, [
       make("li", {}, plain(trace.model.split(/[\\/]/).at(-1))),
       make("li", {}, t("chipTokens", { count: count(trace.token_ids.length), time: seconds(trace.total_s) })),
@@ -155,4 +156,6 @@ function shortened(text) {
   return text.length > most ? `${text.slice(0, most)} …` : text;
 }
 
+document.documentElement.lang = speakOneOf(navigator.languages);
+document.title = t("title");
 new Report(unpacked(JSON.parse(document.getElementById("trace-data").textContent)));

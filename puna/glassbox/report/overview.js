@@ -6,6 +6,8 @@ import { count, percent } from "./numbers.js";
 import { filterName } from "./stages.js";
 import { rich, t } from "./words.js";
 
+const SMALL = 0.0005; // a change of a probability that no digit shows
+
 /** What the sentences say of the steps that sampled. */
 export function overviewOf(steps) {
   const sampled = steps.filter((step) => step.stages.length > 0 && step.rank !== null);
@@ -50,6 +52,7 @@ function setting(name, filters) {
 }
 
 function sentence(one) {
-  const values = { removed: percent(one.removed), left: count(one.left), before: percent(one.before), after: percent(one.after), candidates: term("candidate", "candidates") };
-  return rich(one.cuts ? "overviewCuts" : "overviewChanges", values);
+  const values = { removed: percent(one.removed), left: term("candidate", one.left === 1 ? t("oneCandidate") : t("candidates", { count: count(one.left) })), before: percent(one.before), after: percent(one.after) };
+  if (one.cuts) return rich("overviewCuts", values);
+  return rich(Math.abs(one.after - one.before) < SMALL ? "overviewNothing" : "overviewChanges", values);
 }

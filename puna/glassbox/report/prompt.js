@@ -29,7 +29,7 @@ export function promptView(prompt) {
 }
 
 function intro(prompt) {
-  const values = { template: term("chat template"), tokenizer: term("tokenizer"), count: count(prompt.num_tokens), control: term("control token", "Control tokens") };
+  const values = { template: term("chat template"), tokenizer: term("tokenizer"), count: count(prompt.num_tokens), control: term("control token", t("formControl")) };
   const cached = prompt.num_cached ? [" ", ...rich("promptCached", { count: tokens(prompt.num_cached), cache: term("prefix cache") })] : [];
   const isPlain = spelledOut(prompt.tokens).filter((one) => !one.control).map((one) => one.text).join("") === prompt.given;
   return [...rich(isPlain ? "promptIntroRaw" : "promptIntro", values), ...cached, ` ${t("promptTook", { time: seconds(prompt.tokenizer_s) })}`];
@@ -40,7 +40,7 @@ function tokens(number) {
 }
 
 function detailOf(token, index) {
-  const values = { place: index + 1, id: token.id, piece: tokenLabel(token.piece || token.text), bytes: make("code", {}, pairs(token.bytes)) };
+  const values = { place: index + 1, id: token.id, piece: tokenLabel(token.piece || textOf(token)), bytes: make("code", {}, pairs(token.bytes)) };
   return rich(token.bytes ? "promptDetail" : "promptDetailControl", values);
 }
 

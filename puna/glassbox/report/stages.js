@@ -1,6 +1,6 @@
 // One step of sampling as cards: the model's candidates, and what each filter made of them. The arithmetic stands in `rowsOf`.
 
-import { quoted } from "./characters.js";
+import { quoted, textOf } from "./characters.js";
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
 import { count, percent } from "./numbers.js";
@@ -92,8 +92,8 @@ function anyCaption(stage, before) {
   if (!stage.cut) return changed(stage, before) ?? t("changedNothing");
   const { num_removed, probability, last_kept: last, first_removed: first } = stage.cut;
   return t("removedSome", {
-    count: tokens(num_removed), share: percent(probability), last: quoted(last.text), lastShare: percent(last.probability),
-    first: quoted(first.text), firstShare: percent(first.probability),
+    count: tokens(num_removed), share: percent(probability), last: quoted(textOf(last)), lastShare: percent(last.probability),
+    first: quoted(textOf(first)), firstShare: percent(first.probability),
   });
 }
 
@@ -101,7 +101,7 @@ function nucleusCaption(stage, before, settings) {
   const limit = percent(settings.top_p ?? 1);
   if (!stage.cut) return t("nucleusAll", { limit });
   const { num_removed, probability, last_kept: last } = stage.cut;
-  return t("nucleus", { limit, kept: count(stage.num_candidates), share: percent(1 - probability), last: quoted(last.text), count: tokens(num_removed) });
+  return t("nucleus", { limit, kept: count(stage.num_candidates), share: percent(1 - probability), last: quoted(textOf(last)), count: tokens(num_removed) });
 }
 
 function topKCaption(stage, before, settings) {
@@ -139,7 +139,7 @@ function mostChanged(stage, before) {
 }
 
 function shown(one) {
-  return { token: quoted(one.text), before: percent(one.before), after: percent(one.probability) };
+  return { token: quoted(textOf(one)), before: percent(one.before), after: percent(one.probability) };
 }
 
 function tokens(number) {
@@ -166,13 +166,14 @@ function bar(candidate, scale, state) {
   return make(
     "li",
     { class: `bar ${state}` },
-    tokenLabel(candidate.text),
+    tokenLabel(textOf(candidate)),
     meter(candidate.probability / scale, candidate.before === null || candidate.before === undefined ? null : candidate.before / scale),
     make("span", { class: "share" }, percent(candidate.probability), marks),
   );
 }
 
-function meter(share, before) {
+/** A bar; `before`: where a mark shows what it was. Both are shares of a full one. */
+export function meter(share, before) {
   const full = (part) => `${(Math.min(1, part) * 100).toFixed(2)}%`;
   const ghost = before === null ? null : shape("rect", { class: "ghost", x: full(before), width: 1.5, height: "100%" });
   return shape("svg", { class: "meter", "aria-hidden": "true" }, shape("rect", { class: "fill", width: full(share), height: "100%", rx: 2 }), ghost);

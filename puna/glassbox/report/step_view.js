@@ -1,6 +1,6 @@
 // One step: what happened in a sentence, its numbers, its stages, and the draw.
 
-import { quoted } from "./characters.js";
+import { pairs, quoted, textOf } from "./characters.js";
 import { drawView } from "./draw_line.js";
 import { make } from "./elements.js";
 import { term } from "./explain.js";
@@ -27,11 +27,16 @@ function choiceOf(step) {
   if (!likeliest) return t("gavePlain", { token: nameOf(step.token), share, rank: ordinal(step.rank) });
   const values = { token: nameOf(step.token), share, count: count(step.stages[0].num_candidates) };
   if (step.rank === 1) return t("gaveFirst", values);
-  return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(likeliest.text), firstShare: percent(likeliest.probability) });
+  return t("gaveOther", { ...values, rank: ordinal(step.rank), first: quoted(textOf(likeliest)), firstShare: percent(likeliest.probability) });
+}
+
+/** What a token is whose bytes are not whole characters: the next ones complete them. */
+function partOfCharacter({ text, bytes: data, is_control }) {
+  return !is_control && data && text.includes("\ufffd") ? make("p", { class: "hint" }, t("partOf", { bytes: pairs(data) })) : null;
 }
 
 export function nameOf(token) {
-  return quoted(token.is_control ? token.piece : token.text || token.piece);
+  return quoted(textOf(token));
 }
 
 /** The step as elements; `filters`: those of the trace. */
@@ -40,6 +45,7 @@ export function stepView(step, filters) {
   const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", step.stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
   return [
     make("p", { class: "story" }, storyOf(step)),
+    partOfCharacter(step.token),
     make("div", { class: "stages" }, stageCards(step, filters)),
     hints.length ? make("p", { class: "hint" }, hints.join(" ")) : null,
     drawView(step),
@@ -53,7 +59,7 @@ const FACTS = [
   ["factRank", "rank of a token", (step) => step.rank !== null && [count(step.rank), step.stages.length ? t("factOf", { count: count(step.stages[0].num_candidates) }) : ""]],
   ["factSurprise", "surprise", (step) => step.logprob !== null && bits(surpriseBits(step.logprob))],
   ["factEntropy", "entropy", (step) => step.stages.length > 0 && bits(step.stages[0].entropy_bits)],
-  ["factLogprob", "logprob", (step) => step.logprob !== null && decimal(step.logprob, 4)],
+  ["factLogprob", "logprob", (step) => step.logprob !== null && decimal(step.logprob, 4).replace(/^-(0\D0+)$/, "$1")],
   ["factMemory", "KV", (step) => step.kv_bytes !== null && bytes(step.kv_bytes)],
   ["factModel", "explainModelTime", (step) => step.model_s !== null && [seconds(step.model_s), computed(step)]],
   ["factSampling", "explainSamplingTime", (step) => step.sampling_s !== null && seconds(step.sampling_s)],

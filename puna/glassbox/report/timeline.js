@@ -2,7 +2,7 @@
 
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
-import { bits, decimal, seconds } from "./numbers.js";
+import { bits, bytes, decimal, seconds } from "./numbers.js";
 import { surpriseBits, surpriseClass } from "./surprise.js";
 import { rich, t } from "./words.js";
 
@@ -27,10 +27,11 @@ function average(numbers) {
   return numbers.length ? sum(numbers) / numbers.length : 0;
 }
 
+/** `weightsBytes`: the weights that computing one token reads (`Trace.weights_bytes`). */
 export class Timeline {
   #pictures;
 
-  constructor(steps, choose) {
+  constructor(steps, choose, weightsBytes = null) {
     this.numSteps = steps.length;
     this.choose = choose;
     const found = summaryOf(steps);
@@ -40,7 +41,7 @@ export class Timeline {
       "div",
       { class: "timeline" },
       figure(t("surpriseTitle"), bits(mostBits(found)), this.#pictures[0], surpriseNote()),
-      figure(t("timeTitle"), seconds(mostTime(found)), this.#pictures[1], timeNote(found, steps)),
+      figure(t("timeTitle"), seconds(mostTime(found)), this.#pictures[1], [timeNote(found, steps), " ", weightsBytes ? readsNote(steps, weightsBytes) : null]),
     );
   }
 
@@ -70,6 +71,13 @@ function mostTime({ mostLater, first }) {
 
 function surpriseNote() {
   return rich("surpriseNote", { surprise: term("surprise"), entropy: term("entropy") });
+}
+
+/** What a step reads from memory: `weightsBytes` of weights, and the K and V of all tokens before it; and which steps read nothing. */
+function readsNote(steps, weightsBytes) {
+  const kept = steps.findLast((step) => step.kv_bytes !== null)?.kv_bytes ?? 0;
+  const guessed = steps.some((step) => step.computed.some((one) => one.num_drafts > 0)) ? rich("timeGuessed", { speculation: term("speculation") }) : [];
+  return [...rich("timeReads", { size: bytes(weightsBytes), weights: term("weights"), kept: bytes(kept) }), " ", ...guessed];
 }
 
 function timeNote(found, steps) {

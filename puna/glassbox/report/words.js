@@ -65,6 +65,7 @@ export const ENGLISH = {
   gaveFirst: "The model gave {token} {share}: it was its first choice of {count} tokens.",
   gavePlain: "The model gave {token} {share}: it was its {rank} choice.",
   gaveOther: "The model gave {token} {share}: its {rank} choice of {count}. The first was {first} with {firstShare}.",
+  partOf: "This token is a part of a character that needs several: the bytes {bytes}. A sign such as � stands for what is not whole.",
   filtersLeft: "The filters left {count}.",
   drawnLong: "Then chance decided: the number {number} fell on {token}.",
   greedyTook: "No chance was involved: the likeliest token is always taken.",
@@ -99,7 +100,8 @@ export const ENGLISH = {
   // the whole answer
   overviewFirst: "In {first} of {count} places the model's first choice was taken; in the other {other}, chance took another one.",
   overviewGreedy: "No chance was involved: in {first} of {count} places the model's first choice was taken; in the other {other}, a filter had changed the order.",
-  overviewCuts: "left {left} {candidates} (the median of all steps) and removed {removed} of the probability on average.",
+  overviewCuts: "left {left} (the median of all steps) and removed {removed} of the probability on average.",
+  overviewNothing: "hardly changed the likeliest candidate's probability.",
   overviewChanges: "moved the likeliest candidate's probability from {before} to {after} on average.",
 
   // the K/V cache
@@ -115,6 +117,8 @@ export const ENGLISH = {
   timeTitle: "Where the time went",
   timeNote: "A bar is the time of computing the model; the small part at its top, that of filters and draw. The first token took {first}, because the whole prompt was computed before it ({prefill}; a bar that long is cut off); the others took {mean} each ({decode}).",
   timeNoteOne: "The bar is the time of computing the model; the small part at its top, that of filters and draw. The token took {first}: the whole prompt was computed before it ({prefill}).",
+  timeReads: "Computing one token reads {size} of {weights} and, in the end, {kept} of K and V. Decoding waits for memory: so these sizes tell how the time divides between matrices and attention, which were not timed apart.",
+  timeGuessed: "Tokens without a bar had been guessed, and were checked together with the one before them ({speculation}).",
   timeChart: "Time of {count} tokens: the first {first}, the others {mean} each",
   upperEdge: "upper edge: {most}",
 
@@ -167,7 +171,7 @@ export const ENGLISH = {
   layersTop: "likeliest",
   layersTaken: "{token}, which followed",
   layersRank: "its rank",
-  attentionTitle: "What this token looked at",
+  attentionTitle: "What {token} looked at",
   attentionNote: "Each {attention} head of a layer spreads 100% over the tokens so far. The stronger a token's colour, the more the head took from it. Heads that find nothing often rest on the first token.",
   attentionLayer: "Layer",
   attentionHead: "Head",
@@ -177,6 +181,14 @@ export const ENGLISH = {
   layersNote: "Computed once more by {arithmetic}; it took {time}. Its logits differ from the run's by {distance} at most.",
   layersNoteNone: "Computed once more by {arithmetic}; it took {time}.",
   layersLeftOut: "{count} chosen positions are not in this trace.",
+
+  // forms of words that the glossary explains
+  formTokens: "tokens",
+  formFilters: "filters",
+  formDrawn: "drawn",
+  formLayers: "layers",
+  formControl: "Control tokens",
+  formCache: "K/V cache",
 
   // general
   explain: "What is “{word}”?",

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from puna.glassbox.report.bundle import views
+
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -23,6 +25,8 @@ KINDS = {
     ".svg": "image/svg+xml",
 }
 START = "index.html"
+SHARED = "report"  # the folder of what this page has in common with the report of a trace (`puna/glassbox/report`)
+VIEWS = ("explain", "step_view", "token_strip", "german", "chinese")
 
 # What the page may do. Scripts, styles and connections: of this server only; no markup from text (`trusted-types 'none'`).
 POLICY = "; ".join(
@@ -67,7 +71,8 @@ class Asset:
 
 def assets() -> Mapping[str, Asset]:
     """The files by their paths on the server; `/` is the page."""
-    found = {f"/page/{name}": _asset(name, file) for name, file in _files(files(__name__), "")}
+    found = {f"/page/{name}": _asset(name, file.read_bytes()) for name, file in _files(files(__name__), "")}
+    found |= {f"/page/{SHARED}/{name}": _asset(name, text.encode()) for name, text in views(VIEWS).items()}
     found["/"] = found.pop(f"/page/{START}")
     return found
 
@@ -80,8 +85,7 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]
             yield prefix + entry.name, entry
 
 
-def _asset(name: str, file: Traversable) -> Asset:
-    body = file.read_bytes()
+def _asset(name: str, body: bytes) -> Asset:
     return Asset(body, KINDS[_ending(name)], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 

@@ -3,8 +3,9 @@
 import { branches } from "./branches.js";
 import { copyButton } from "./clipboard.js";
 import { shownNodes } from "./conversation.js";
-import { element, iconButton, textButton } from "./dom.js";
+import { element, icon, iconButton, textButton } from "./dom.js";
 import { speedOf } from "./generation.js";
+import { canLookInto } from "./glassbox/answers.js";
 import { formatNumber, t } from "./languages.js";
 import { endsInLoop } from "./loops.js";
 import { showMarkdown } from "./markdown_view.js";
@@ -89,7 +90,15 @@ export class Answer {
     const again = iconButton("again", t("regenerate"), () => this.thread.actions.regenerate(this.node));
     const stats = element("span", { class: "stats" }, statsOf(this.node));
     const copy = this.node.content ? copyButton(() => this.node.content) : null;
-    return element("div", { class: "actions" }, branches(this.node, this.thread), copy, again, stats);
+    const look = canLookInto(this.node) ? this.#lookButton() : null;
+    return element("div", { class: "actions" }, branches(this.node, this.thread), copy, again, look, stats);
+  }
+
+  /** To where one sees how the answer came to be. */
+  #lookButton() {
+    const look = textButton(t("gbLook"), () => this.thread.actions.explore(this.node), { class: "look", title: t("glassbox") });
+    look.prepend(icon("glassbox"));
+    return look;
   }
 }
 

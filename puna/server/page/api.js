@@ -47,6 +47,16 @@ export async function endThinking(id) {
   await call("v1/chat/completions/control", posted({ id, action: "reasoning_end" }));
 }
 
+/** The steps of an answer (docs/trace.schema.json). */
+export async function trace(body, signal) {
+  return (await call("trace", { ...posted(body), signal })).json();
+}
+
+/** How likely texts are at a place of an answer. */
+export async function rank(body, signal) {
+  return (await call("rank", { ...posted(body), signal })).json();
+}
+
 /** The tokens of a prompt, as the model's own template and tokenizer make it. */
 export async function countTokens(model, messages) {
   return (await (await call("tokenize", posted({ model, messages }))).json()).count;

@@ -15,7 +15,7 @@ export class Chat {
 
   /**
    * `views.thread`, `views.inspector`; `models` knows which model answers; `tell` hears of: changed() at the begin and end of an
-   * answer, saved(chat), finished(node), lost() when the server went away, refused() when it wants a key.
+   * answer, saved(chat), grown(node), finished(node), lost() when the server went away, refused() when it wants a key.
    */
   constructor(history, views, models, tell) {
     Object.assign(this, { history, views, models, tell });
@@ -71,9 +71,22 @@ export class Chat {
     return this.#answer(parentOf(this.current, node), drawn);
   }
 
-  /** Goes on with an answer that ended too early. */
+  /** Goes on with an answer that ended too early: from its tokens, where they are known, and else from its text. */
   resume(node) {
-    return this.#fill(node, node);
+    const { ids = [], seed = null } = node.run?.isWhole ? node.run : {};
+    if (!ids.length || node.model !== this.models.name) return this.#fill(node, node);
+    const drawn = seed === null ? {} : { seed }; // with the same settings it goes on as it would have
+    return this.#fill(node, parentOf(this.current, node), ids, { ...drawn, ...this.#settings, ...node.drawn });
+  }
+
+  /** Another answer beside `node`, with its settings but for `changed`, that begins with the tokens `ids`; `branch` tells where it left. */
+  branch(node, ids, branch, changed = {}) {
+    if (this.isBusy) return null;
+    const parent = parentOf(this.current, node);
+    const settings = { ...node.run.settings, ...(node.run.seed === null ? {} : { seed: node.run.seed }), ...changed };
+    const made = addNode(this.current, parent, { role: "assistant", model: node.model, drawn: {}, branch: { of: node.id, ...branch } });
+    this.#fill(made, parent, ids, settings);
+    return made;
   }
 
   choose(node) {
@@ -112,14 +125,15 @@ export class Chat {
     return this.#fill(addNode(this.current, question, { role: "assistant", model: this.models.name, drawn }), question);
   }
 
-  /** Streams into `node` what comes after `last`. */
-  async #fill(node, last) {
+  /** Streams into `node` what comes after `last`; `opening`: the token ids that it begins with. */
+  async #fill(node, last, opening = [], settings = { ...this.#settings, ...node.drawn }) {
     if (this.isBusy) return;
     const chat = this.current;
-    const body = bodyOf(chat, last, this.models.name, { ...this.#settings, ...node.drawn });
+    const body = bodyOf(chat, last, opening.length ? node.model : this.models.name, room(settings, opening.length), opening);
     const running = (this.#running = new AbortController());
     const record = this.views.inspector.begin(body);
-    node.live = { isLoading: this.models.isToLoad, isHurried: false, requestId: "", progress: null };
+    node.live = { isLoading: this.models.isToLoad, isHurried: false, requestId: "", progress: null, isOpening: opening.length > 0 };
+    node.run = { ids: [...opening], num_opened: opening.length, seed: null, settings, system: chat.system, isWhole: last !== node };
     chat.title ||= titleOf(chat);
     this.tell.changed();
     await this.#save(chat);
@@ -154,6 +168,7 @@ export class Chat {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       this.views.thread.update(node);
+      this.tell.grown(node);
     });
   }
 
@@ -172,3 +187,6 @@ export class Chat {
     return this.history.save(settled(chat));
   }
 }
+
+/** A limit of tokens counts those that an answer is given: the settings with room for as many new ones. */
+const room = (settings, given) => (given && settings.max_tokens ? { ...settings, max_tokens: settings.max_tokens + given } : settings);

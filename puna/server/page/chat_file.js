@@ -1,5 +1,7 @@
 // Chats as a JSON file. What comes from a file is checked, field by field, before it enters the history.
 
+import { SAMPLING } from "./sampling.js";
+
 const FORMAT = "puna-chats-1";
 const ID = /^[A-Za-z0-9-]{1,64}$/;
 
@@ -34,7 +36,24 @@ function checkedNode(node) {
     files: list(node.files).map(checkedFile),
     stats: checkedStats(node.stats),
     drawn: checkedDrawn(node.drawn),
+    run: checkedRun(node.run),
+    branch: checkedBranch(node.branch),
   };
+}
+
+/** How an answer was made; null where a part is missing or wrong: then nobody can look into it. */
+function checkedRun(run) {
+  const isId = (value) => Number.isInteger(value) && value >= 0;
+  if (!run || !Array.isArray(run.ids) || !run.ids.every(isId)) return null;
+  const settings = Object.fromEntries(SAMPLING.filter(({ name }) => isSetting(run.settings?.[name])).map(({ name }) => [name, run.settings[name]]));
+  const seed = Number.isFinite(run.seed) ? run.seed : null;
+  return { ids: run.ids, num_opened: number(run.num_opened), seed, computed: number(run.computed), settings, system: text(run.system), isWhole: run.isWhole === true };
+}
+
+const isSetting = (value) => Number.isFinite(value) || typeof value === "string" || (Array.isArray(value) && value.every((one) => typeof one === "string"));
+
+function checkedBranch(branch) {
+  return typeof branch?.of === "string" && ID.test(branch.of) ? { of: branch.of, at: number(branch.at), text: text(branch.text), kind: text(branch.kind) } : null;
 }
 
 function checkedFile(file) {
@@ -44,7 +63,7 @@ function checkedFile(file) {
 
 function checkedStats(stats) {
   if (!stats) return null;
-  return Object.fromEntries(["prompt", "cached", "output", "firstMs", "outputMs"].map((name) => [name, number(stats[name])]));
+  return Object.fromEntries(["prompt", "cached", "output", "opened", "firstMs", "outputMs"].map((name) => [name, number(stats[name])]));
 }
 
 function checkedDrawn(drawn) {

@@ -49,11 +49,11 @@ function childOf(chat, id) {
   return children.find((node) => node.id === chat.chosen[id]) ?? children.at(-1);
 }
 
-/** The messages of a request whose answer comes after `last`. */
-export function messagesUpTo(chat, last) {
+/** The messages of a request whose answer comes after `last`. `instructions`: the system prompt. */
+export function messagesUpTo(chat, last, instructions = chat.system) {
   const nodes = [];
   for (let node = last; node; node = parentOf(chat, node)) nodes.unshift(node);
-  const system = chat.system.trim() ? [{ role: "system", content: chat.system }] : [];
+  const system = instructions.trim() ? [{ role: "system", content: instructions }] : [];
   return [...system, ...nodes.map(messageOf)];
 }
 

@@ -3,16 +3,22 @@
 import { ServerError, Unreachable, streamChat } from "./api.js";
 import { messagesUpTo } from "./conversation.js";
 
-/** The body of a chat completion. Settings that are left empty are not sent: then the model's own apply. */
-export function bodyOf(chat, last, model, settings) {
+/**
+ * The body of a chat completion. Settings that are left empty are not sent: then the model's own apply. `opening`: token ids with
+ * which the answer begins, whatever the model would say.
+ */
+export function bodyOf(chat, last, model, settings, opening = []) {
   const options = { include_usage: true, continuous_usage_stats: true };
-  return { model, messages: messagesUpTo(chat, last), stream: true, stream_options: options, return_progress: true, ...settings };
+  const body = { model, messages: messagesUpTo(chat, last), stream: true, stream_options: options, return_progress: true, return_token_ids: true };
+  return { ...body, ...settings, ...(opening.length ? { opening } : {}) };
 }
 
 /**
  * Fills `node` from a stream until it ends, and says how it ended in `node.finish`: stop, length, stopped (by the person),
  * broken (the server went away), or error (`node.problem` has its words, `node.code` and `node.status` its kind). `tell` hears of
- * each event. While the stream runs, `node.live` holds what is known of it: isLoading, isHurried, requestId, progress.
+ * each event. While the stream runs, `node.live` holds what is known of it: isLoading, isHurried, requestId, progress, isOpening: the
+ * stream begins with what the message has already. `node.run` keeps how the answer was made: the ids of its tokens, how many of
+ * them were given (num_opened), the seed, and how many tokens were computed for it, those of the prompt with them.
  */
 export async function generate(node, body, signal, tell) {
   const clock = { asked: performance.now(), first: 0 };
@@ -34,27 +40,40 @@ function take(node, event, clock) {
   const choice = event.choices?.[0];
   const { content = "", reasoning_content: reasoning = "" } = choice?.delta ?? {};
   Object.assign(node.live, { isLoading: false, requestId: event.id, progress: event.prompt_progress ?? null });
+  if (choice?.token_ids && node.live.isOpening) reopen(node);
+  node.run.ids.push(...(choice?.token_ids ?? []));
+  Object.assign(node.run, choice?.puna_start ?? {});
+  if (choice?.puna) node.run.computed = choice.puna.timing.num_prefilled + choice.puna.timing.num_generated;
   if (content || reasoning) clock.first ||= performance.now();
   node.content += content ?? "";
   node.reasoning = (node.reasoning ?? "") + (reasoning ?? "");
   if (reasoning) node.thoughtMs = performance.now() - clock.first;
   node.finish = choice?.finish_reason ?? node.finish;
-  if (event.usage && clock.first) node.stats = statsOf(event.usage, clock);
+  if (event.usage && clock.first) node.stats = statsOf(event.usage, clock, node.run.num_opened);
 }
 
-function statsOf(usage, clock) {
+/** The whole answer comes again, with what it had. */
+function reopen(node) {
+  Object.assign(node, { content: "", reasoning: "" });
+  Object.assign(node.run, { ids: [] });
+  node.live.isOpening = false;
+}
+
+function statsOf(usage, clock, opened) {
   return {
     prompt: usage.prompt_tokens,
     cached: usage.prompt_tokens_details?.cached_tokens ?? 0,
     output: usage.completion_tokens,
+    opened,
     firstMs: clock.first - clock.asked,
     outputMs: performance.now() - clock.first,
   };
 }
 
-/** Tokens a second after the first one; 0 if there is nothing to measure. */
+/** Tokens a second after the first one; 0 if there is nothing to measure. Those that were given took no time. */
 export function speedOf(stats) {
-  return stats.output > 1 && stats.outputMs > 0 ? ((stats.output - 1) * 1000) / stats.outputMs : 0;
+  const made = stats.output - (stats.opened ?? 0);
+  return made > 1 && stats.outputMs > 0 ? ((made - 1) * 1000) / stats.outputMs : 0;
 }
 
 function fail(node, error) {

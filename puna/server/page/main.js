@@ -7,6 +7,7 @@ import { Connection } from "./connection.js";
 import { shownNodes } from "./conversation.js";
 import { byId, textButton } from "./dom.js";
 import { measuredDraft } from "./draft.js";
+import { Explorer } from "./glassbox/explorer.js";
 import { openHistory } from "./history.js";
 import { Inspector } from "./inspector.js";
 import { askForKey } from "./key_dialog.js";
@@ -31,15 +32,18 @@ const thread = new Thread(byId("thread"), byId("scroll"), {
   hurry: (node) => chat.hurry(node),
   create: () => startChat(),
   choose: (node) => chat.choose(node),
+  explore: (node) => explorer.open(node),
   why: (node) => explain(node.problem),
 }, () => chat.isBusy);
 const chat = new Chat(history, { thread, inspector }, models, {
   changed: showAll,
   saved: (saved) => sidebar.refresh(saved === chat.current ? saved.id : undefined),
+  grown: (node) => explorer.grown(node),
   finished,
   lost: () => connection.lost(),
   refused: () => loadModels(),
 });
+const explorer = new Explorer(byId("glassbox"), chat, (node) => thread.focusLook(node));
 const composer = new Composer({
   send: (text, files) => chat.send(text, files),
   stop: () => chat.stop(),
@@ -79,6 +83,7 @@ function showContext() {
 function finished(node) {
   composer.setBusy(chat.isBusy);
   showContext();
+  explorer.finished(node);
   byId("announcer").textContent = node.content || node.problem || "";
   if (node.finish !== "error" && models.isToLoad) loadModels();
 }
@@ -93,6 +98,7 @@ function startChat() {
 }
 
 function showChat() {
+  explorer.close();
   location.hash = chat.current.nodes.length ? chat.current.id : "";
   showAll();
   sidebar.refresh(chat.current.id);
@@ -127,6 +133,7 @@ function translateAll() {
   machine.show();
   showSuggestions();
   showAll();
+  explorer.translate();
   sidebar.refresh();
 }
 
@@ -180,7 +187,8 @@ document.addEventListener("click", endNotice, { capture: true });
 document.addEventListener("keydown", ({ key }) => ["Enter", "Escape"].includes(key) && endNotice(), { capture: true });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || byId("key-dialog").open) return;
-  if (!models.close() && !closeOpen()) chat.stop();
+  if (document.querySelector(":popover-open")) return; // it closes by itself
+  if (!models.close() && !closeOpen() && !explorer.close()) chat.stop();
 });
 wirePanels({ settings: fillSettings, inspector: () => inspector.show(), machine: () => machine.show() });
 translateAll();

@@ -100,7 +100,7 @@ export class ModelPicker {
     const isRefused = Boolean(problem) && model !== this.chosen;
     const input = element("input", { type: "radio", name: "model", value: name, checked: model === this.chosen, disabled: isRefused });
     const badge = state === "unloaded" ? null : element("span", { class: "badge" }, t(`model_${state}`));
-    const facts = problem ? element("span", { class: "facts wrong" }, this.#problemOf(model)) : element("span", { class: "facts" }, factsOf(model));
+    const facts = problem ? element("span", { class: "plan wrong" }, this.#problemOf(model)) : element("span", { class: "plan" }, factsOf(model));
     return element("label", { class: "choice" }, input, element("span", { class: "choice-name" }, name, badge), facts);
   }
 

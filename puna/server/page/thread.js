@@ -11,7 +11,7 @@ export class Thread {
 
   /**
    * `actions`: edit(node, text), regenerate(node), resume(node), choose(node), hurry(node): end its thinking, create(): another
-   * chat. `isBusy()`: whether an answer is coming.
+   * chat, explore(node): look into it. `isBusy()`: whether an answer is coming.
    */
   constructor(home, scroller, actions, isBusy) {
     Object.assign(this, { home, scroller, actions, isBusy, chat: null });
@@ -31,6 +31,11 @@ export class Thread {
     const isAtEnd = this.scroller.scrollHeight - this.scroller.scrollTop - this.scroller.clientHeight < NEAR_END;
     view.show();
     if (isAtEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /** The focus goes back to where one looked into an answer, or to the end of the chat. */
+  focusLook(node) {
+    this.#views.get(node.id)?.element.querySelector(".look")?.focus();
   }
 
   /** An answer has ended: what waited for that in the other messages is possible again. */

@@ -137,11 +137,30 @@ def test_every_script_is_a_part_of_the_page_and_every_import_is_understood() -> 
 
 
 def test_every_text_of_the_words_is_used_and_every_used_one_is_there() -> None:
-    words = set(re.findall(r"^  (\w+):", (FOLDER / "words.js").read_text("utf-8"), re.MULTILINE))
+    words = table("words").keys()
     sources = "".join(path.read_text("utf-8") for path in SCRIPTS if path.name != "words.js")
     named = set(re.findall(r"\b(?:t|rich)\(\"(\w+)\"", sources))
     assert named <= words, named - words
     assert {word for word in words if not re.search(rf"\"{word}\"", sources)} == {"stop", "length", "abort", "timeout", "error"}
+
+
+@pytest.mark.parametrize("name", ["german", "chinese"])
+def test_every_language_has_all_texts_with_the_same_places_and_all_words(name: str) -> None:
+    text, english = (FOLDER / f"{name}.js").read_text("utf-8"), table("words")
+    texts = table(name)
+    assert texts.keys() == english.keys() and all(texts.values())
+    places = {word: set(re.findall(r"\{\w+\}", said)) for word, said in texts.items()}
+    assert places == {word: set(re.findall(r"\{\w+\}", said)) for word, said in english.items()}
+    terms = set(re.findall(r'^  "([^"]+)": \[', text, re.MULTILINE))
+    known = set(re.findall(r'^  "([^"]+)": "', PATH.read_text("utf-8"), re.MULTILINE))
+    sources = "".join(path.read_text("utf-8") for path in SCRIPTS)
+    named = set(re.findall(r'term\("([^"]+)"', sources)) | set(re.findall(r'\["fact\w+", "(?!explain)([^"]+)"', sources))
+    assert named <= terms <= known
+
+
+def table(name: str) -> dict[str, str]:
+    """The texts of a module that holds one for each name."""
+    return dict(re.findall(r'^  (\w+): "(.*)",$', (FOLDER / f"{name}.js").read_text("utf-8"), re.MULTILINE))
 
 
 def test_the_explained_words_are_those_of_the_glossary() -> None:

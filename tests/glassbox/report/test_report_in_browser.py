@@ -241,6 +241,34 @@ def test_greedy_and_other_filters_are_told(browser: Any, tmp_path: Path, setting
     opened.check()
 
 
+@pytest.mark.parametrize(
+    ("locale", "language", "title"),
+    [("de-AT", "de-DE", "Wie eine Antwort entstand"), ("zh-TW", "zh-CN", "一个回答是怎样产生的"), ("fr-FR", "en-US", "How an")],
+)
+def test_it_speaks_the_browsers_language(
+    browser: Any, trace: Trace, tmp_path: Path, locale: str, language: str, title: str
+) -> None:
+    opened = Opened(browser, trace, tmp_path, locale=locale)
+    expect(opened.page.locator("h1")).to_contain_text(title)
+    assert opened.page.evaluate("document.documentElement.lang") == language
+    for text in opened.page.locator("h2, h3, p, dt, label").all_inner_texts():
+        assert "{" not in text and "undefined" not in text
+    opened.check()
+
+
+def test_a_trace_without_stages_is_shown(browser: Any, tmp_path: Path) -> None:
+    found = sampled(3, DRAWN)
+    steps = tuple(replace(step, stages=(), draw=None) for step in found.steps)
+    opened = Opened(
+        browser, replace(found, steps=(*steps[:2], replace(steps[2], logprob=None, rank=None, kv_bytes=None))), tmp_path
+    )
+    expect(opened.page.locator(".story").first).to_contain_text("choice")
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    expect(opened.page.locator(".story").first).to_contain_text("Nothing was sampled")
+    opened.check()
+
+
 def test_an_empty_answer_is_told(browser: Any, tmp_path: Path) -> None:
     empty = replace(sampled(1, DRAWN), steps=(), token_ids=(), text="", finish_reason="timeout", why="timeout=1.0 s have passed")
     opened = Opened(browser, empty, tmp_path)

@@ -28,7 +28,7 @@ def test_what_cannot_be_seen_is_a_mark_and_the_rest_stays() -> None:
     )
     assert found == [
         [["a", False, False], ["↵", True, True], ["b", False, False]],
-        [["␛", True, False], ["[2J", False, False]],
+        [["U+001B", True, False], ["[2J", False, False]],
         [["U+202E", True, False], ["evil", False, False]],
         [["👩‍🚀", False, False]],
         [["字 ü", False, False]],
@@ -37,9 +37,19 @@ def test_what_cannot_be_seen_is_a_mark_and_the_rest_stays() -> None:
 
 
 def test_spaces_at_the_ends_of_a_label_are_seen() -> None:
-    assert value("characters.js", "quoted", "given.map(quoted)", [" of", "a b", "  ", " " * 30, "\n", ""]) == [
-        "“␣of”", "“a b”", "“␣␣”", "“␣␣␣␣×30”", "“↵”", "“”",
+    assert value("characters.js", "quoted", "given.map(quoted)", [" of", "a b", "  ", " " * 30, "\n", "", "\u00a0", "سلام"]) == [
+        "“␣of”", "“a b”", "“␣␣”", "“␣␣␣␣×30”", "“↵”", "“”", "“U+00A0”", "“\u2068سلام\u2069”",
     ]  # fmt: skip
+
+
+def test_a_token_without_a_text_is_called_by_its_number() -> None:
+    tokens = [
+        {"id": 5, "text": ""},
+        {"id": 5, "text": "a"},
+        {"id": 6, "text": "\ufffd"},
+        {"id": 5, "text": "", "piece": "<s>", "is_control": True},
+    ]
+    assert value("characters.js", "textOf", "given.map(textOf)", tokens) == ["#5", "a", "\ufffd#6", "<s>"]
 
 
 def test_a_character_of_several_tokens_comes_with_its_last() -> None:
@@ -150,3 +160,23 @@ def test_a_timeline_sums_up_the_steps() -> None:
     assert found["surprise"] == pytest.approx(bits) and found["worst"] == bits.index(max(bits))
     assert found["mean"] == pytest.approx(sum(bits) / 4)
     assert value("timeline.js", "summaryOf", "summaryOf([])")["surprise"] == []
+
+
+def test_the_whole_answer_is_summed_up_by_filter() -> None:
+    trace = sampled(5, {**DRAWN, "top_k": 12}).as_json()
+    found = value("overview.js", "overviewOf", "overviewOf(given)", trace["steps"])
+    assert (found["sampled"], found["first"]) == (5, sum(step["rank"] == 1 for step in trace["steps"]))
+    top_k, top_p, temperature = found["filters"]
+    assert [one["name"] for one in found["filters"]] == [one["name"] for one in trace["filters"]]
+    removed = [step["stages"][1]["cut"]["probability"] for step in trace["steps"]]
+    assert top_k["removed"] == pytest.approx(sum(removed) / 5) and (top_k["left"], top_k["cuts"]) == (12, True)
+    assert top_p["left"] == sorted(step["stages"][2]["num_candidates"] for step in trace["steps"])[2]
+    assert not temperature["cuts"] and temperature["after"] >= temperature["before"]
+    assert value("overview.js", "overviewOf", "overviewOf([])") == {"sampled": 0, "first": 0, "filters": []}
+
+
+def test_what_the_cache_saved_is_counted() -> None:
+    spans = [(0, 10, 0), (10, 11, 0), (11, 12, 0)]
+    steps = [{"computed": [{"first": first, "last": last, "num_drafts": drafts}]} for first, last, drafts in spans]
+    found = value("kept.js", "savingOf", "savingOf(given)", [*steps, {"computed": []}])
+    assert (found["computed"], found["without"]) == (12, 10 + 11 + 12)

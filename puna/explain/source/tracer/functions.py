@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from puna.explain.source.tracer.limits import MAX_LIST, BeyondError
+from puna.explain.source.tracer.limits import MAX_LIST, BeyondError, LimitError
 from puna.explain.source.tracer.operations import FUNCTIONAL, METHODS, OPERATIONS, Extremes, Run
 from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, IdList, NumberType, TracedTensor, is_true, kind_of
 from puna.explain.source.tracer.values import DEVICE, ModelOutput
@@ -68,7 +68,7 @@ def _of_tensors(function: Any, items: list[Any]) -> Any:
 
 
 def _beyond(what: str) -> Any:
-    raise BeyondError(f"puna does not compute {what}")
+    raise BeyondError(f"{what}: not in the tables of the run")
 
 
 def _sum(run: Run, items: Any, start: Any = 0) -> Any:
@@ -203,7 +203,8 @@ def _plain_set(items: list[Any]) -> set[Any]:
 
 
 def _append(run: Run, items: list[Any], one: Any) -> None:
-    run.budget.make_list(len(items) + 1)
+    if len(items) >= MAX_LIST:
+        raise LimitError(f"a list of more than {MAX_LIST:,} items is longer than puna makes here")
     items.append(one)
 
 
@@ -272,7 +273,7 @@ def attribute_of(value: Any, name: str) -> Any:
         return getattr(value, name)
     if isinstance(value, ModelOutput) and name in OUTPUT_ATTRIBUTES:
         return OUTPUT_ATTRIBUTES[name](value)
-    raise BeyondError(f"puna does not know .{name} of {kind_of(value)}")
+    raise BeyondError(f".{name} of {kind_of(value)} is not in the tables of the run")
 
 
 TENSOR_ATTRIBUTES: Mapping[str, Callable[[TracedTensor], Any]] = {

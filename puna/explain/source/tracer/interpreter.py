@@ -119,7 +119,8 @@ class Interpreter:
             frame = Frame(self._bound(function, args, kwargs), function.scope)
             if isinstance(node, ast.Lambda):
                 return self._value(frame, node.body)
-            self._require_plain(node)
+            if self._depth > 1:  # the function that is explained is run as it stands, whatever stands around it
+                self._require_plain(node)
             if any(isinstance(one, ast.Yield) for one in _own_nodes(node)):
                 frame.yielded = []
             try:
@@ -178,8 +179,11 @@ class Interpreter:
                 raise
 
     def _record(self, frame: Frame, node: ast.stmt, names: Sequence[str], truth: bool | None = None) -> None:
-        taken = {name: snapshot(value, self._spelling) for name in names if (value := self._known(frame, name)) is not self}
-        self.records.setdefault(position_of(node), Records()).add(Record(taken, tuple(frame.rounds), truth))
+        def made() -> Record:
+            taken = {name: snapshot(value, self._spelling) for name in names if (value := self._known(frame, name)) is not self}
+            return Record(taken, tuple(frame.rounds), truth)
+
+        self.records.setdefault(position_of(node), Records()).add(made)
 
     def _known(self, frame: Frame, name: str) -> Any:
         """A local name's value; `self`, the interpreter, if there is none."""
@@ -227,7 +231,7 @@ class Interpreter:
             case ast.Attribute(value=ast.Name()) if isinstance(self._value(frame, target.value), SelfValue):
                 self._value(frame, target.value).attributes[target.attr] = value
             case _:
-                raise BeyondError(f"puna does not assign to {ast.unparse(target)[:60]}", target.lineno)
+                raise BeyondError(f"{ast.unparse(target)[:60]} cannot be assigned to here", target.lineno)
 
     def _unpack(self, frame: Frame, targets: Sequence[ast.expr], value: Any) -> None:
         items = items_of(self, value)
@@ -250,7 +254,7 @@ class Interpreter:
             self.budget.make_list(len(owner) + 1)
             owner[index] = value
         else:
-            raise BeyondError(f"puna does not assign to {ast.unparse(target)[:60]}", target.lineno)
+            raise BeyondError(f"{ast.unparse(target)[:60]} cannot be assigned to here", target.lineno)
 
     def _expression(self, frame: Frame, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
@@ -383,13 +387,13 @@ class Interpreter:
             if node.id in names:
                 value = names[node.id]
                 if isinstance(value, Unknown):
-                    raise BeyondError(f"puna has no value for {node.id}", node.lineno)
+                    raise BeyondError(f"there is no value for {node.id}", node.lineno)
                 return value
         if node.id in KINDS:
             return (
                 NumberType({"int": "int64", "float": "float32"}.get(node.id, node.id)) if node.id in CASTS else KindName(node.id)
             )
-        raise BeyondError(f"puna does not know what {node.id} is", node.lineno)
+        raise BeyondError(f"{node.id} is not known here", node.lineno)
 
     def _dotted(self, node: ast.AST | None) -> str:
         """The full name that an expression spells, by the file's imports: F.softmax is torch.nn.functional.softmax; or ""."""
@@ -576,6 +580,8 @@ class Interpreter:
         dotted = "" if self._is_local(frame, node.func) else self._dotted(node.func)
         if dotted in BUILTINS or dotted in FUNCTIONS:
             return self._library(node, (BUILTINS.get(dotted) or FUNCTIONS[dotted]), args, kwargs)
+        if dotted and self._spoken(node.func).partition(".")[0] in self._aliases:
+            raise BeyondError(f"{self._spoken(node.func)}(...) is not in the tables of the run", node.lineno)
         if isinstance(node.func, ast.Attribute):
             with _at(node):
                 return self._method(frame, node, node.func, args, kwargs)
@@ -614,7 +620,7 @@ class Interpreter:
             return owner.call(name, args, kwargs)
         function = method_of(owner, name)
         if function is None:
-            raise BeyondError(f"puna does not carry out {self._spoken(func) or ast.unparse(func)[:60]}(...)", node.lineno)
+            raise BeyondError(f"{self._spoken(func) or ast.unparse(func)[:60]}(...) is not in the tables of the run", node.lineno)
         return self._library(node, function, [owner, *args], kwargs)
 
     def _library(self, node: ast.Call, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -623,7 +629,7 @@ class Interpreter:
             try:
                 made = function(self, *args, **kwargs)
             except TypeError:
-                raise BeyondError(f"puna does not carry out {ast.unparse(node)[:60]} with these arguments") from None
+                raise BeyondError(f"{ast.unparse(node)[:60]} has arguments that the run does not take") from None
         if len(self.draws) > before:
             self.drawn.setdefault(position_of(node), tuple(self.draws[before:]))
         return made
@@ -636,7 +642,7 @@ class Interpreter:
                 model = function if isinstance(function, ModelValue) else function.model
                 with _at(node):
                     return model.call(args, kwargs, self.budget)
-        raise BeyondError(f"puna does not carry out {ast.unparse(node.func)[:60]}(...)", node.lineno)
+        raise BeyondError(f"{ast.unparse(node.func)[:60]}(...) is not in the tables of the run", node.lineno)
 
 
 class _Scope(Mapping[str, Any]):
@@ -671,7 +677,7 @@ def _at(node: ast.AST) -> Iterator[None]:
 def _of_table(table: Mapping[type, Any], node: ast.AST) -> Any:
     if type(node) not in table:
         raise BeyondError(
-            f"puna does not carry out {NODE_WORDS.get(type(node), type(node).__name__)}", getattr(node, "lineno", 0)
+            f"{NODE_WORDS.get(type(node), type(node).__name__)} is not in the tables of the run", getattr(node, "lineno", 0)
         )
     return table[type(node)]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import prod
 
 MAX_STEPS = 200_000  # nodes of the syntax tree that are evaluated
-MAX_SECONDS = 60.0
+MAX_SECONDS = 20.0
 MAX_ELEMENTS = 1 << 23  # of one tensor
 MAX_LIST = 1 << 18  # items of one list, characters of one text
 MAX_TOTAL = 1 << 27  # elements that all operations together may make: half a gigabyte of float32, if all stay alive
@@ -25,6 +25,10 @@ class BeyondError(Exception):
         self.reason, self.line = reason, line
 
 
+class LimitError(BeyondError):
+    """The run would cost more than it may."""
+
+
 class RunBudget:
     """Counts what a trace has cost."""
 
@@ -36,9 +40,9 @@ class RunBudget:
         """Count one node. BeyondError if it is one too many."""
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise BeyondError(f"the run takes more than {MAX_STEPS:,} steps", getattr(node, "lineno", 0))
+            raise LimitError(f"the run takes more than {MAX_STEPS:,} steps", getattr(node, "lineno", 0))
         if not self._steps % 256 and time.monotonic() > self._ends:
-            raise BeyondError("the run takes too long", getattr(node, "lineno", 0))
+            raise LimitError("the run takes too long", getattr(node, "lineno", 0))
 
     def make(self, shape: Sequence[int]) -> None:
         """Count the elements of a result. BeyondError if they are too many."""
@@ -46,11 +50,13 @@ class RunBudget:
         self._elements += count
         if any(size < 0 for size in shape):
             raise BeyondError(f"a shape of {tuple(shape)} is impossible")
-        if count > MAX_ELEMENTS or self._elements > MAX_TOTAL:
-            raise BeyondError(f"a result of shape {tuple(shape)} is larger than puna computes here")
+        if count > MAX_ELEMENTS:
+            raise LimitError(f"a result of shape {tuple(shape)} is larger than puna computes here")
+        if self._elements > MAX_TOTAL:
+            raise LimitError(f"the run makes more than {MAX_TOTAL:,} numbers")
 
     def make_list(self, count: int) -> None:
         """Count the items of a list. BeyondError if they are too many."""
         if count > MAX_LIST:
-            raise BeyondError(f"a list of {count:,} items is longer than puna makes here")
+            raise LimitError(f"a list of {count:,} items is longer than puna makes here")
         self.make((8 * count,))

@@ -149,9 +149,31 @@ def arange(run: Run, *ends: Any, dtype: Any = None, **_: Any) -> TracedTensor:
 def rand(run: Run, *size: Any, **_: Any) -> TracedTensor:
     shape = shape_of(size)
     run.budget.make(shape)
-    if (count := math.prod(shape)) > 4096:
-        raise BeyondError("more than 4,096 random numbers")
-    return TracedTensor(np.array([run.uniform() for _ in range(count)], np.float32).reshape(shape))
+    run.budget.make_list(math.prod(shape))
+    return TracedTensor(np.array([run.uniform() for _ in range(math.prod(shape))], np.float32).reshape(shape))
+
+
+def exponential(run: Run, input: TracedTensor, lambd: Any = 1.0) -> TracedTensor:
+    """Random numbers of an exponential distribution, in place; the draw is puna's, not that of a generator of PyTorch."""
+    if not isinstance(lambd, int | float) or not lambd > 0:
+        raise BeyondError("an exponential distribution needs a number above 0")
+    uniform = rand(run, *input.shape).array.astype(np.float64)
+    write(run.budget, input, (...,), TracedTensor((-np.log1p(-uniform) / lambd).astype(input.array.dtype)))
+    return input
+
+
+def select(run: Run, input: Any, dim: Any, index: Any) -> TracedTensor:
+    array = array_of(input)
+    if type(index) is not int:
+        raise BeyondError("select needs a whole number")
+    return read(run.budget, _as_tensor(input), (*[slice(None)] * _axis(dim, array), index))
+
+
+def narrow(run: Run, input: Any, dim: Any, start: Any, length: Any) -> TracedTensor:
+    if type(start) is not int or type(length) is not int or length < 0:
+        raise BeyondError("narrow needs whole numbers")
+    array = array_of(input)
+    return read(run.budget, _as_tensor(input), (*[slice(None)] * _axis(dim, array), slice(start, start + length)))
 
 
 # ---- joining and choosing ---------------------------------------------------------------------------------------------------
@@ -649,6 +671,8 @@ _SHARED: dict[str, Operation] = {
     "unsqueeze": unsqueeze, "squeeze": squeeze, "flatten": flatten, "repeat_interleave": repeat_interleave, "split": split,
     "index_select": index_select, "tril": partial(_triangle, np.tril), "triu": partial(_triangle, np.triu), "clone": clone,
     "numel": lambda run, input: input.array.size,
+    "select": select,
+    "narrow": narrow,
 }  # fmt: skip
 
 # Name after `torch.` -> the operation.
@@ -672,5 +696,5 @@ METHODS: Mapping[str, Operation] = {
     "div_": _in_place(_SHARED["div"]), "mul_": _in_place(_SHARED["mul"]), "add_": _in_place(_SHARED["add"]),
     "sub_": _in_place(_SHARED["sub"]), "masked_fill_": _in_place(masked_fill), "clamp_": _in_place(clamp),
     "fill_": _in_place(lambda run, input, value: value), "zero_": _in_place(lambda run, input: 0),
-    "copy_": _in_place(lambda run, input, src, **_: src), "scatter_": scatter_in_place,
+    "copy_": _in_place(lambda run, input, src, **_: src), "scatter_": scatter_in_place, "exponential_": exponential,
 }  # fmt: skip

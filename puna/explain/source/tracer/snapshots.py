@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from puna.explain.source.tracer.values import ModelOutput
 MAX_SHOWN = 6  # values of each axis
 MAX_ROWS = 2  # of all axes but the last
 MAX_TEXT = 200
-MAX_DEPTH = 4
+MAX_DEPTH = 3
 NUM_TOP = 3
 MAX_SPELLED = 24  # tokens of a row that are spelled
 MANY = 100  # along an axis of more real numbers, the largest ones say more than the first ones
@@ -72,7 +73,9 @@ def snapshot(value: Any, spelling: TokenSpelling | None = None) -> Snapshot:
         value = value.logits
     if isinstance(value, TracedTensor):
         return _of_tensor(value, spelling)
-    if isinstance(value, IdList) or (isinstance(value, list) and value and all(isinstance(one, IdList) for one in value)):
+    if isinstance(value, IdList) or (
+        isinstance(value, list) and value and all(isinstance(one, IdList) for one in value[:MAX_SHOWN])
+    ):
         rows = [value] if isinstance(value, IdList) else value
         texts = tuple(_spelled(row, spelling) for row in rows[:MAX_ROWS])
         return Snapshot("list", (len(value),), values=_nested(value, 0), texts=tuple(filter(None, texts)))
@@ -84,15 +87,18 @@ def snapshot(value: Any, spelling: TokenSpelling | None = None) -> Snapshot:
 
 
 def _of_tensor(tensor: TracedTensor, spelling: TokenSpelling | None) -> Snapshot:
-    texts = _texts(tensor.array, spelling) if tensor.is_ids and spelling is not None else ()
+    texts = _texts(tensor, spelling) if tensor.is_ids and spelling is not None else ()
     largest = () if tensor.is_ranked else _largest(tensor.array, spelling)
     return Snapshot("tensor", tensor.shape, tensor.dtype.name, _first(tensor.array), largest, texts)
 
 
-def _texts(array: Array, spelling: TokenSpelling) -> tuple[str, ...]:
-    """What token ids spell: each one of a row or a column, else each of the first rows."""
+def _texts(tensor: TracedTensor, spelling: TokenSpelling) -> tuple[str, ...]:
+    """What token ids spell: each one of a row, of a column or of a ranking, else each of the first rows."""
+    array = tensor.array
     if array.ndim > 2 or not array.size:
         return ()
+    if array.ndim == 2 and tensor.is_ranked:
+        array = array[0]
     if array.ndim < 2 or array.shape[-1] == 1:
         return tuple(_spelled([one], spelling) for one in array.reshape(-1)[:MAX_SHOWN].tolist())
     return tuple(_spelled(row.tolist(), spelling) for row in array[:MAX_ROWS])
@@ -125,9 +131,9 @@ def _spelled(ids: Sequence[Any], spelling: TokenSpelling | None) -> str:
 
 def _nested(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
-        return {str(_plain(key)): _nested(one, depth + 1) for key, one in list(value.items())[:MAX_SHOWN]}
+        return {str(_plain(key)): _nested(one, depth + 1) for key, one in islice(value.items(), MAX_SHOWN)}
     if isinstance(value, list | tuple | range | set):
-        return [_nested(one, depth + 1) for one in list(value)[:MAX_SHOWN]] if depth < MAX_DEPTH else "..."
+        return [_nested(one, depth + 1) for one in islice(value, MAX_SHOWN)] if depth < MAX_DEPTH else "..."
     if isinstance(value, TracedTensor):
         return f"tensor {value.shape}"
     return _plain(value)
@@ -158,17 +164,16 @@ class Record:
 
 @dataclass(slots=True)
 class Records:
-    """The executions of one statement: the first ones, the last one, and how many there were."""
+    """The executions of one statement: the first ones, and how many there were."""
 
     count: int = 0
     first: list[Record] = field(default_factory=list)
-    last: Record | None = None
 
-    def add(self, record: Record) -> None:
+    def add(self, make: Callable[[], Record]) -> None:
+        """Count an execution; of the first ones, keep the record."""
         self.count += 1
-        self.last = record
         if len(self.first) < KEPT:
-            self.first.append(record)
+            self.first.append(make())
 
 
 KEPT = 32  # executions of a statement that are kept in full

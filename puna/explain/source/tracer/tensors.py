@@ -72,7 +72,7 @@ def numpy_type(given: object) -> Any:
     """numpy's type for a type of the source: torch.long, or Python's int, float and bool. BeyondError for others."""
     if isinstance(given, NumberType) and given.name in NUMPY_TYPES:
         return NUMPY_TYPES[given.name]
-    raise BeyondError(f"puna has no tensors of type {getattr(given, 'name', given)} here")
+    raise BeyondError(f"there are no tensors of type {getattr(given, 'name', given)} here")
 
 
 def array_of(value: object) -> Array:

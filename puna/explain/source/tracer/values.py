@@ -106,7 +106,7 @@ class ModelValue:
             start = _start(given, start)
         unknown = [name for name in kwargs if name not in {*START_NAMES, *PAST_NAMES, *IGNORED_NAMES, *TOKEN_NAMES}]
         if unknown:
-            raise BeyondError(f"the model is called with {unknown[0]}, which puna's does not have")
+            raise BeyondError(f"the model is called with {unknown[0]}, which the run's does not have")
         mask = kwargs.get("attention_mask")
         if isinstance(mask, TracedTensor) and not mask.array.all():
             raise BeyondError("the model is called with a mask that hides tokens")
@@ -163,7 +163,7 @@ class ModelSizes:
         ids = token_ids_of(self.model)
         if name in ids:
             return ids[name]
-        raise BeyondError(f"puna knows no size .{name} of the model")
+        raise BeyondError(f"the size .{name} of the model is not known here")
 
 
 def token_ids_of(model: LanguageModel) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class TokenizerValue:
         own = {**token_ids_of(self.model), "n_words": self.model.vocab_size, "vocab_size": self.model.vocab_size}
         if name in own:
             return own[name]
-        raise BeyondError(f"puna knows no .{name} of the tokenizer")
+        raise BeyondError(f".{name} of the tokenizer is not known here")
 
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """encode(text, bos=..., eos=...) and decode(ids)."""
@@ -237,7 +237,7 @@ def attribute_of_model(model: ModelValue, name: str) -> Any:
     try:
         return ModelSizes(model.model).attribute(name)
     except BeyondError:
-        raise BeyondError(f"puna does not know what .{name} is here") from None
+        raise BeyondError(f".{name} is not known here") from None
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,92 @@
+// Texts of one's own at a place of an answer: how likely each is, and a way to go on with it.
+
+import { element, textButton } from "../dom.js";
+import { formatNumber, t } from "../languages.js";
+import { percent } from "../report/numbers.js";
+import { meter } from "../report/stages.js";
+import { tokenLabel } from "../report/token_text.js";
+
+const MOST = 64; // options that the server takes at once
+
+export class OwnWords {
+  #running = null;
+
+  /** `rank(texts, signal)` asks the server; `take(result)` goes on with one; `isSpaced`: the token here begins with a space. */
+  constructor({ rank, take, isSpaced, isBusy }) {
+    Object.assign(this, { rank, take, isSpaced });
+    this.area = element("textarea", { id: "own-words", rows: 3, placeholder: t("gbOwnHint"), "aria-describedby": "own-words-hint", "aria-label": t("gbOwn") });
+    this.results = element("ol", { class: "choices ranked", "aria-live": "polite" });
+    this.problem = element("p", { class: "problem", hidden: true });
+    this.isBusy = isBusy;
+    const buttons = [
+      textButton(t("gbRank"), () => this.#rank(), { id: "rank" }),
+      textButton(t("gbForce"), () => this.#force(), { id: "force", disabled: isBusy }),
+    ];
+    this.element = element(
+      "div",
+      { class: "own-words" },
+      this.area,
+      element("p", { id: "own-words-hint", class: "hint" }, t(isSpaced ? "gbOwnSpaced" : "gbOwnAbout")),
+      element("div", { class: "buttons" }, buttons),
+      this.problem,
+      this.results,
+    );
+  }
+
+  close() {
+    this.#running?.abort();
+  }
+
+  /** One option for each line. Where the token here begins with a space, so do they: most tokenizers keep it with the word. */
+  get #texts() {
+    const lines = this.area.value.split("\n").filter((line) => line.trim());
+    return lines.slice(0, MOST).map((line) => (this.isSpaced && !line.startsWith(" ") ? ` ${line}` : line));
+  }
+
+  async #rank() {
+    const found = await this.#ask(this.#texts);
+    if (found) this.results.replaceChildren(...found.map((one) => this.#row(one, found)));
+  }
+
+  async #force() {
+    const found = await this.#ask(this.#texts.slice(0, 1));
+    if (found) this.take(found[0]);
+  }
+
+  async #ask(texts) {
+    this.close();
+    if (!texts.length) return void this.area.focus();
+    const running = (this.#running = new AbortController());
+    this.problem.hidden = true;
+    try {
+      return await this.rank(texts, running.signal);
+    } catch (error) {
+      if (running.signal.aborted) return null;
+      this.problem.textContent = error.message || t("noteUnanswered");
+      this.problem.hidden = false;
+      return null;
+    }
+  }
+
+  #row(one, all) {
+    const best = all[0].logprob;
+    const bits = formatNumber(-one.mean_logprob / Math.LN2, 2);
+    return element(
+      "li",
+      { class: "choice-row ranked-row" },
+      tokenLabel(one.text),
+      meter(Math.exp(one.logprob - best), null),
+      element("span", { class: "share" }, shareOf(one.logprob)),
+      element("span", { class: "by" }, t("gbEach", { count: one.token_ids.length, bits })),
+      textButton(t("gbTake"), () => this.take(one), { disabled: this.isBusy, "aria-label": t("gbTakeToken", { token: `“${one.text}”` }) }),
+    );
+  }
+}
+
+const raised = (number) => String(number).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+
+/** A probability; very small ones as one of how many. */
+function shareOf(logprob) {
+  const share = Math.exp(logprob);
+  return share >= 0.0001 ? percent(share) : t("gbOneIn", { power: raised(Math.round(-logprob / Math.LN10)) });
+}

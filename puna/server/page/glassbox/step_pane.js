@@ -1,0 +1,73 @@
+// One token of an answer: how it came to be, and all that one can do with its place.
+
+import { element, iconButton } from "../dom.js";
+import { t } from "../languages.js";
+import { term } from "../report/explain.js";
+import { nameOf, stepView, storyOf } from "../report/step_view.js";
+import { alternatives } from "./alternatives.js";
+import { Knobs } from "./knobs.js";
+import { OwnWords } from "./own_words.js";
+import { rich } from "./speech.js";
+
+export class StepPane {
+  #parts = [];
+  #open = { gbWhatElse: true, gbKnobs: true, gbOwn: true, gbHow: true };
+
+  /** `actions`: move(by), take(candidate), go(changed), takeText(result), exact(changed, signal), rank(texts, signal). */
+  constructor(actions) {
+    this.actions = actions;
+    this.element = element("section", { class: "step-pane", "aria-label": t("gbStep") });
+  }
+
+  clear(text) {
+    this.#close();
+    this.element.replaceChildren(element("p", { class: "hint" }, text));
+  }
+
+  /** `place`: { index, count, version, note }: where the token stands, and what is told of how it came there. */
+  show(step, filters, place, isBusy) {
+    this.#close();
+    const { actions } = this;
+    const [, ...details] = step.stages.length ? stepView(step, filters) : [];
+    this.element.replaceChildren(...[
+      this.#head(step, place),
+      element("p", { class: "story" }, place.note ? `${place.note} ` : "", storyOf(step)),
+      step.stages.length ? this.#section("gbWhatElse", rich("gbWhatElseAbout", { probability: term("probability") }), alternatives(step, actions.take, isBusy)) : null,
+      step.stages.length ? this.#section("gbKnobs", [t("gbKnobsAbout")], this.#made(new Knobs(step, filters, { exact: actions.exact, go: actions.go, isBusy }))) : null,
+      this.#section("gbOwn", [t("gbOwnLead")], this.#made(this.#ownWords(step, place, isBusy))),
+      details.length ? this.#section("gbHow", [t("gbHowAbout")], details) : null,
+    ].filter(Boolean));
+  }
+
+  #ownWords(step, place, isBusy) {
+    return new OwnWords({ rank: this.actions.rank, take: this.actions.takeText, isSpaced: place.index > 0 && step.token.text.startsWith(" "), isBusy });
+  }
+
+  #made(part) {
+    this.#parts.push(part);
+    return part.element;
+  }
+
+  #close() {
+    this.#parts.forEach((part) => part.close());
+    this.#parts = [];
+  }
+
+  #head(step, { index, count, version }) {
+    const move = (name, label, by, isEnd) => iconButton(name, label, () => this.actions.move(by), { disabled: isEnd });
+    const where = version ? `${version} · ${t("gbTokenOf", { number: index + 1, count })}` : t("gbTokenOf", { number: index + 1, count });
+    return element(
+      "div",
+      { class: "step-head" },
+      element("h2", {}, element("span", {}, where), " ", element("bdi", { class: "big-token" }, nameOf(step.token))),
+      move("left", t("gbBefore"), -1, index === 0),
+      move("right", t("gbAfter"), 1, index === count - 1),
+    );
+  }
+
+  /** What was closed stays closed at the next token. */
+  #section(name, about, ...content) {
+    const made = element("details", { open: this.#open[name], toggle: () => (this.#open[name] = made.open) }, element("summary", {}, element("h3", {}, t(name))), element("p", { class: "caption" }, about), content);
+    return made;
+  }
+}

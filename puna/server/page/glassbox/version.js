@@ -1,0 +1,123 @@
+// One version of an answer as a column: its tokens by surprise, how likely it is as a whole, or its text while it still comes.
+
+import { element, textButton } from "../dom.js";
+import { formatNumber, t } from "../languages.js";
+import { term } from "../report/explain.js";
+import { TokenStrip } from "../report/token_strip.js";
+import { surpriseBits } from "../report/surprise.js";
+import { stepsOf } from "./answers.js";
+import { rich } from "./speech.js";
+
+export class Version {
+  #running = new AbortController();
+  #strip = null;
+  #selected = -1;
+
+  /** `name`: begins the ids of its tokens; `choose(index)`; `stop()` while it comes; `shared`: how many tokens it has in common with what it is compared with. */
+  constructor(node, { title, name, choose, stop, shared = 0, failed }) {
+    Object.assign(this, { node, name, choose, shared, failed, steps: [] });
+    this.stop = textButton(t("stop"), stop, { hidden: true });
+    this.title = element("h2", {}, title);
+    this.text = element("div", { class: "version-text" });
+    this.facts = element("div", { class: "version-facts", role: "status" });
+    this.element = element("section", { class: "version", "aria-label": title }, this.title, this.text, this.facts, this.stop);
+  }
+
+  /** Asks for the steps of the whole answer; `begun` hears of the first ones. */
+  async load(chat, begun) {
+    const { signal } = this.#running;
+    this.facts.textContent = t("gbReading");
+    try {
+      for await (const { steps, settings } of stepsOf(chat, this.node, signal)) {
+        if (signal.aborted) return;
+        this.steps.push(...steps);
+        this.#show(settings);
+        if (this.steps.length === steps.length) begun?.();
+      }
+    } catch (error) {
+      if (!signal.aborted) this.failed(error, this);
+    }
+  }
+
+  close() {
+    this.#running.abort();
+  }
+
+  /** Its text while it comes. */
+  grow() {
+    this.element.setAttribute("aria-busy", "true");
+    this.text.textContent = (this.node.reasoning ?? "") + this.node.content;
+    this.facts.textContent = t("gbComing");
+    this.stop.hidden = false;
+  }
+
+  fail(text) {
+    this.facts.textContent = text;
+  }
+
+  select(index, focus = false) {
+    this.#selected = index;
+    if (index >= 0) this.#strip?.select(index, { focus });
+    else this.#strip?.element.querySelector('[aria-selected="true"]')?.setAttribute("aria-selected", "false");
+  }
+
+  /** Where another answer begins to differ. */
+  compareWith(shared) {
+    this.shared = shared;
+    this.#mark();
+  }
+
+  #show(settings) {
+    const [hadFocus, top] = [this.#strip?.hasFocus, this.#strip?.element.scrollTop ?? 0];
+    this.element.removeAttribute("aria-busy");
+    this.#strip = new TokenStrip(this.steps.map((step) => step.token), {
+      label: t("gbStripOf", { title: this.title.textContent }), logprobs: this.steps.map((step) => step.logprob), choose: this.choose, name: this.name,
+    });
+    this.text.replaceChildren(this.#strip.element);
+    this.#strip.element.scrollTop = top;
+    this.#mark();
+    if (this.#selected >= 0) this.select(this.#selected, hadFocus);
+    this.facts.replaceChildren(...factsOf(this.steps, this.node, settings).map((line) => element("p", {}, line)));
+  }
+
+  #mark() {
+    const tokens = [...(this.#strip?.element.children ?? [])];
+    tokens.forEach((token, index) => token.classList.toggle("shared", index < this.shared));
+    const at = this.node.branch?.at;
+    if (at !== undefined) tokens[at]?.classList.add("forced");
+  }
+}
+
+const TOLD = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"]; // of the settings
+
+/** What one can say of an answer as a whole, as lines: its length, how it was drawn, why it ended, and what a branch cost. */
+function factsOf(steps, node, settings) {
+  const known = steps.filter((step) => step.logprob !== null);
+  const bits = known.reduce((sum, step) => sum + surpriseBits(step.logprob), 0) / Math.max(1, known.length);
+  return [
+    [t("statsTokens", { count: steps.length }), " · ", rich("gbBitsEach", { surprise: term("surprise") }, { bits: formatNumber(bits, 2) })],
+    settingsOf(settings, node.run.seed),
+    endOf(node, steps.at(-1)),
+    costOf(node),
+  ].filter(Boolean);
+}
+
+function settingsOf(settings, seed) {
+  if (!settings.temperature) return t("gbGreedy");
+  const named = TOLD.filter((name) => name in settings).map((name) => `${t(name)} ${formatNumber(settings[name], 2)}`);
+  return [...named, ...(seed === null ? [] : [`${t("seed")} ${seed}`])].join(" · ");
+}
+
+const ENDS = { length: "gbEndLength", full: "noteFull", stopped: "noteStopped", left: "noteLeft", broken: "noteBroken" };
+
+/** Why it ended: the model's own sign, a stop text, a limit, or the person. */
+function endOf({ finish }, last) {
+  if (finish in ENDS) return t(ENDS[finish]);
+  return last?.token.is_control ? t("gbEndSign", { token: last.token.piece }) : t("gbEndText");
+}
+
+/** The tokens that a branch has in common with others were in the cache. */
+function costOf({ run, branch, stats }) {
+  if (!branch || !run.computed || !stats) return null;
+  return rich("gbCost", { cache: term("prefix cache") }, { computed: run.computed, all: stats.prompt + stats.output });
+}
