@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from puna.cli.explain_tour import BACK, END, answer_to
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from puna.explain.source.explained import ExplainedSource
     from puna.explain.source.reading import SourceText
     from puna.explain.source.tracer.values import LanguageModel
+    from puna.formats.base import Checkpoint
 
 STANDARD_INPUT = "-"
+LEAST_WEIGHTS = 1_000_000_000  # fewer know little of programs, as `puna why --ask` has it
 
 
 def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | None, *, whole: bool, as_json: bool) -> None:
@@ -110,13 +113,20 @@ def _local_answers(name: str) -> Iterator[tuple[Callable[[str], str], str]]:
     from puna.llm import LLM
 
     with TerminalReporter() as report:
-        llm = LLM.load(name, EngineConfig.from_env(), tokenizer=None, report=report)
+        llm = LLM.load(name, EngineConfig.from_env(), tokenizer=None, report=report, check=partial(_tell_size, name, report))
     with llm:
         if llm.chat_template is None:
             raise UsageError(
                 f"{name} has no chat template, so it cannot answer", hint="With --ask, name a model for conversations."
             )
         yield lambda question: llm.chat(question, max_tokens=MAX_TOKENS).text, llm.path.name
+
+
+def _tell_size(name: str, report: TerminalReporter, checkpoint: Checkpoint) -> None:
+    """Warn of a model that is too small to explain code."""
+    size = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    if size < LEAST_WEIGHTS:
+        report.notice(f"{name} has {size / 1e9:.2g} billion weights, which are few to explain code: its words may mislead")
 
 
 @contextmanager

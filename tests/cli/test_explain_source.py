@@ -253,8 +253,13 @@ def test_a_model_s_words_stand_apart_and_are_text(puna: Puna, toy: None, sampler
         report = json.loads(puna("explain", f"{sampler}:plain", "--ask", f"{url}#other", "--json").out)
     assert done.code == 0 and "\x1b" not in done.out and "\x07" not in done.out
     said = [line for line in done.out.splitlines() if line.startswith("~ ")]
-    assert len(said) == 3 and "Ignore puna." in said[0] and "are the words of a-model at" in " ".join(done.out.split())
-    assert [line for line in done.out.splitlines() if "alert(1)" in line] == [said[2]]
+    assert (
+        len(said) == 4
+        and "a-model at" in said[0]
+        and "Ignore puna." in said[1]
+        and "are the words of a-model at" in " ".join(done.out.split())
+    )
+    assert [line for line in done.out.splitlines() if "alert(1)" in line] == [said[3]]
     (path, key, body), (_, _, second) = seen
     assert (path, key, body["model"], second["model"]) == ("/v1/chat/completions", "Bearer a-key", "a-model", "other")
     assert "return x + 1" in body["messages"][0]["content"]

@@ -11,7 +11,7 @@ from puna.explain.source.explained import Dissection, ExplainedSource, SourcePar
 from puna.explain.source.reading import SourceText, read_source
 from puna.explain.source.symbols import Definition, find
 from puna.explain.source.tracer.values import LanguageModel
-from puna.explain.source.tracing import SourceRun, run_loop
+from puna.explain.source.tracing import SourceRun, run_both_ways
 
 SMALL = 250  # lines; of a longer file, without a name, puna shows the outline
 LONGEST_CLASS = 400  # lines; of a longer class, its methods are only named
@@ -97,4 +97,4 @@ class _Runner:
             self._load = None
             return None
         assert isinstance(definition.node, ast.FunctionDef)
-        return run_loop(definition.name, definition.node, loop, self._file.program(definition), self._model)
+        return run_both_ways(definition.name, definition.node, loop, self._file.scope(definition), self._model)

@@ -15,7 +15,7 @@ from typing import Any
 from puna.errors import PunaError, UsageError
 from puna.files import read_small
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = 2 << 20
 MAX_REPARSED = 64 << 20  # characters parsed in search of the part before an error
 MAX_NESTING = 200  # brackets and indents; deeper trees exhaust the stack of whoever walks them
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))

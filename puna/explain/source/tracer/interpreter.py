@@ -31,6 +31,8 @@ from puna.explain.source.tracer.operations import DrawnPosition, read, write
 from puna.explain.source.tracer.snapshots import Record, Records, Snapshot, TokenSpelling, snapshot
 from puna.explain.source.tracer.tensors import IdList, NumberType, TracedTensor, arithmetic, compare, is_true, kind_of
 from puna.explain.source.tracer.values import (
+    DEVICE,
+    GeneratorValue,
     ModelOutput,
     ModelSizes,
     ModelValue,
@@ -50,7 +52,8 @@ CAUGHT_BY = {
     "StopIteration": ("StopIteration", "Exception"),
 }
 HARMLESS = frozenset({*NO_GRADIENTS, "staticmethod", "classmethod", "torch.compile", "torch.jit.export", "typing.no_type_check"})
-SILENT = ("print", "warnings.warn", "logger.", "logging.", "log.")  # calls that only tell a person
+# Calls that only tell a person, or make what puna stands in for; of a name with a dot at its end, all beneath it.
+SILENT = ("super().__init__", "print", "warnings.warn", "logger.", "logging.", "log.")
 
 
 def position_of(node: ast.AST) -> Position:
@@ -259,10 +262,15 @@ class Interpreter:
     def _expression(self, frame: Frame, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
             return
-        if isinstance(node.value, ast.Call) and self._spoken(node.value.func).startswith(SILENT):
+        if isinstance(node.value, ast.Call) and self._is_silent(frame, node.value.func):
             return
         self._value(frame, node.value)
         self._record(frame, node, changed_names(node.value))
+
+    def _is_silent(self, frame: Frame, function: ast.expr) -> bool:
+        name = ast.unparse(function)
+        is_told = any(name == one or (one.endswith(".") and name.startswith(one)) for one in SILENT)
+        return is_told and not (isinstance(function, ast.Name) and self._is_local(frame, function))
 
     def _if(self, frame: Frame, node: ast.If) -> None:
         truth = is_true(self._value(frame, node.test))
@@ -608,6 +616,10 @@ class Interpreter:
         owner = owner.logits if isinstance(owner, ModelOutput) and name not in ("logits", "past_key_values") else owner
         if isinstance(owner, ModelValue) and name in ("forward", "__call__"):
             return owner.call(args, kwargs, self.budget)
+        if isinstance(owner, GeneratorValue) and name == "manual_seed":
+            return owner
+        if isinstance(owner, ModelValue | SelfValue) and name == "get_device" and name not in getattr(owner, "methods", ()):
+            return DEVICE
         if isinstance(owner, ModelValue | SelfValue) and name in ("eval", "train", "to", "float", "half", "cuda", "cpu"):
             return owner
         if isinstance(owner, SelfValue) and name in ("forward", "__call__") and name not in owner.methods:
@@ -638,6 +650,8 @@ class Interpreter:
         match function:
             case UserFunction():
                 return self.call_function(function, args, kwargs)
+            case TokenizerValue():
+                return function.call("", args, kwargs)
             case ModelValue() | SelfValue():
                 model = function if isinstance(function, ModelValue) else function.model
                 with _at(node):
