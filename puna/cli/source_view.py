@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 16  # cells of the column of names
 INDENT = "  "
+STANDARD_INPUT = "-"
 GLUE = "\ufffc"  # a space at which no line ends, until the text is printable
 MAX_VALUE = 160  # characters of a value
 MAX_LINES = 60  # of one block
@@ -86,7 +87,8 @@ def _outline(report: ExplainedSource, width: int, place: str) -> Iterator[str]:
         loops = sorted((row.loop, row.first, row.name) for row in report.outline if row.loop)
         example = loops[0][-1] if loops else report.outline[0].name
         yield ""
-        yield from _paragraph(f"Take one apart, block by block: puna explain {place}:{example}", width)
+        file = "FILE" if place == STANDARD_INPUT else place
+        yield from _paragraph(f"Take one apart, block by block: puna explain {file}:{example}", width)
 
 
 def _outline_row(row: OutlineRow, width: int) -> Iterator[str]:
