@@ -15,7 +15,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not isinstance(item, pytest.Function) or item.originalname not in THIRDS:
             continue
-        case: Case = item.callspec.params["model"]
+        case = item.callspec.params["model"]
+        assert isinstance(case, Case)
         if case.device == "torch":
             number = [*QUANTS, *K_QUANTS].index(case.quant) + [*ODD_SIZES, *WIDE_SIZES].index(case.shape)
             if (number + KV_TYPES["torch"].index(case.kv)) % 3:
