@@ -100,5 +100,5 @@ def split_target(target: str) -> tuple[Path, str | None]:
     ('Llama.generate', None, None)
     """
     head, colon, tail = target.rpartition(":")
-    is_symbol = bool(colon and head) and all(part.isidentifier() for part in tail.split(".")) and (len(head) > 1 or head == "-")
+    is_symbol = bool(colon and head) and all(part.isidentifier() for part in tail.split(".")) and len(head) > 1
     return (Path(head), tail) if is_symbol else (Path(target), None)

@@ -12,6 +12,7 @@ import { rich, useLanguageOfPage } from "./speech.js";
 import { StepPane } from "./step_pane.js";
 import { Version } from "./version.js";
 
+const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
 
 export class Explorer {
@@ -166,7 +167,7 @@ export class Explorer {
       const version = new Version(node, {
         title: this.#siblings(this.#node).length > 1 ? this.#titleOf(node) : t("gbAnswer"),
         name: `token-${place}`,
-        choose: (index) => this.#choose(node, index),
+        choose: (index) => this.#pick(node, index),
         stop: () => this.chat.stop(),
         shared: node.live ? 0 : shared,
         failed: (error, at) => at.fail(problemOf(error)),
@@ -198,6 +199,13 @@ export class Explorer {
 
   get #place() {
     return `${this.#node.id}:${this.#index}`;
+  }
+
+  /** By hand: where the token's own part stands below the screen, it comes into sight. */
+  #pick(node, index) {
+    this.#choose(node, index);
+    const below = this.pane.element.getBoundingClientRect().top - innerHeight;
+    if (below > -PEEK) this.home.scrollTop += below + innerHeight / 2;
   }
 
   #choose(node, index) {
