@@ -45,7 +45,7 @@ def explain_text(source: SourceText, symbol: str | None, load: ModelLoader | Non
             part.notes.append("Its values are left out: the loops before it took too long.")
         report.parts.append(part)
         if symbol is not None and run is not None:
-            shown = {one.name for one in (*wanted, *report.parts)}
+            shown = {one.name for one in wanted} | {one.name for one in report.parts}
             report.parts += (one for one in _helpers(file, definition, run) if one.name not in shown)
     return report
 
