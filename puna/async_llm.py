@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from puna.config import EngineConfig, EngineSettings
 from puna.embedding import EmbeddingSettings
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
+from puna.glassbox.diff import RunDiff
 from puna.glassbox.receipt import Receipt
 from puna.glassbox.record import Recording
 from puna.glassbox.replay import Replay
@@ -187,6 +188,32 @@ class AsyncLLM:
         news = News()
         (handle,) = await _ended([job.begin(news.tell_end)], news)
         return await asyncio.to_thread(job.result, handle)
+
+    async def diff(
+        self,
+        prompt: Prompt,
+        params: Params = None,
+        *,
+        other: AsyncLLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[CallSettings],
+    ) -> RunDiff:
+        """As `LLM.diff`. A task that is cancelled leaves the runs to end."""
+        compare = partial(self.sync.diff, prompt, params, other=None if other is None else other.sync, changed=changed)
+        return await asyncio.to_thread(compare, **settings)
+
+    async def chat_diff(
+        self,
+        messages: Chat,
+        params: Params = None,
+        *,
+        other: AsyncLLM | None = None,
+        changed: Mapping[str, Any] | None = None,
+        **settings: Unpack[ChatSettings],
+    ) -> RunDiff:
+        """As `LLM.chat_diff`. A task that is cancelled leaves the runs to end."""
+        compare = partial(self.sync.chat_diff, messages, params, other=None if other is None else other.sync, changed=changed)
+        return await asyncio.to_thread(compare, **settings)
 
     async def close(self) -> None:
         """End all requests and free the memory. Running tasks get the end of their texts, with ABORT. Idempotent."""

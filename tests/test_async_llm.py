@@ -561,6 +561,23 @@ def test_traces_receipts_and_replays_are_those_of_llm(monkeypatch: pytest.Monkey
         ran(main)
 
 
+def test_a_comparison_is_that_of_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = SamplingParams(max_tokens=6, temperature=2.0, seed=3)
+    monkeypatch.setattr("puna.llm.encode_chat", lambda messages, *_, **__: [256, *messages[0]["content"].encode()])
+    with make_llm(ByteTokenizer()) as llm:
+        expected, chat = llm.diff("hello", drawn, changed={"seed": 4}), llm.chat_diff("hello", drawn, other=llm)
+
+        async def main() -> None:
+            own = AsyncLLM.from_llm(llm)
+            found, answer = await asyncio.gather(own.diff("hello", drawn, changed={"seed": 4}), own.generate("beside", TEN))
+            assert found == expected and len(answer.token_ids) == 10
+            assert await own.chat_diff("hello", drawn, other=own) == chat and chat.others[0].parting is None
+            with pytest.raises(UsageError, match="temperature"):
+                await own.diff("hello", changed={"temperature": -1})
+
+        ran(main)
+
+
 def test_the_event_loop_goes_on_while_a_trace_and_a_replay_run() -> None:
     llm, gate = gated()
 

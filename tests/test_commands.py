@@ -408,6 +408,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puna: Puna) -> Pa
     Path("tokenizer.bin").write_bytes(tokenizer_bin_bytes(spm_tokenizer()))
     halves = np.ones((2, config.hidden_size), np.float32), np.ones((config.num_heads * config.head_dim, 2), np.float32)
     write_peft(tmp_path / "my-adapter", {"model.layers.0.self_attn.q_proj": halves})
+    shutil.copy(ROOT / "tests" / "explain" / "source" / "listing.py", "generation.py")
     Path("README.md").write_text("The llama on the high plain sees the other llamas. " * 4, "utf-8")
     return tmp_path
 

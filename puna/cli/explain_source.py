@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from puna.cli.explain_tour import BACK, END, answer_to
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from puna.explain.source.explained import ExplainedSource
     from puna.explain.source.reading import SourceText
     from puna.explain.source.tracer.values import LanguageModel
+    from puna.formats.base import Checkpoint
 
-STANDARD_INPUT = "-"
+LEAST_WEIGHTS = 1_000_000_000  # fewer know little of programs, as `puna why --ask` has it
 
 
 def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | None, *, whole: bool, as_json: bool) -> None:
@@ -52,15 +54,16 @@ def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | 
 
 def _source(place: str) -> tuple[SourceText, str | None]:
     """The text of a place, and the name of the function that is asked for."""
+    from puna.cli.source_view import STANDARD_INPUT
     from puna.cli.standard_input import read_all
     from puna.explain.source.reading import MAX_BYTES, read_source, require_small, source_of
     from puna.explain.source.symbols import split_target
 
-    path, symbol = split_target(place)
-    if str(path) == STANDARD_INPUT:
+    if place == STANDARD_INPUT:
         text = read_all(MAX_BYTES + 1)  # characters; a pipe may have no end
         require_small(len(text), "standard input")
-        return source_of(text, "standard input"), symbol
+        return source_of(text, "standard input"), None
+    path, symbol = split_target(place)
     return read_source(path), symbol
 
 
@@ -112,13 +115,20 @@ def _local_answers(name: str) -> Iterator[tuple[Callable[[str], str], str]]:
     from puna.llm import LLM
 
     with TerminalReporter() as report:
-        llm = LLM.load(name, EngineConfig.from_env(), tokenizer=None, report=report)
+        llm = LLM.load(name, EngineConfig.from_env(), tokenizer=None, report=report, check=partial(_tell_size, name, report))
     with llm:
         if llm.chat_template is None:
             raise UsageError(
                 f"{name} has no chat template, so it cannot answer", hint="With --ask, name a model for conversations."
             )
         yield lambda question: llm.chat(question, max_tokens=MAX_TOKENS).text, llm.path.name
+
+
+def _tell_size(name: str, report: TerminalReporter, checkpoint: Checkpoint) -> None:
+    """Warn of a model that is too small to explain code."""
+    size = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    if size < LEAST_WEIGHTS:
+        report.notice(f"{name} has {size / 1e9:.2g} billion weights, which are few to explain code: its words may mislead")
 
 
 @contextmanager

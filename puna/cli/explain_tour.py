@@ -14,6 +14,7 @@ from puna.cli.terminal import TerminalReporter, print_json
 from puna.cli.tour_view import ink_for, part_lines, screens_of
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
+from puna.explain.topics import TOPICS
 from puna.explain.words import FRAME, Words
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any]
             for lines in drawn:
                 print("\n".join(lines), flush=True)
         else:
-            walk(Screens(screen for lines in drawn for screen in screens_of(lines, screen_height())), Words(language, FRAME))
+            walk(
+                Screens(screen for lines in drawn for screen in screens_of(lines, screen_height())), Words(language, FRAME), topic
+            )
 
 
 def is_terminal() -> bool:
@@ -97,8 +100,8 @@ class Screens:
         return self._seen[number]
 
 
-def walk(screens: Screens, frame: Words) -> None:
-    """Show the screens, one at a time: the next, the one before, until the person has enough."""
+def walk(screens: Screens, frame: Words, topic: str) -> None:
+    """Show the screens of a tour, one at a time: the next, the one before, until the person has enough."""
     number = 0
     while (screen := screens.at(number)) is not None:
         print("\n".join(screen), end="\n\n", flush=True)
@@ -106,7 +109,13 @@ def walk(screens: Screens, frame: Words) -> None:
         if answer in END:
             return
         number = max(0, number - 1) if answer in BACK else number + 1
-    print("\n".join(wrapped(frame("end"), report_width(sys.stdout))))
+    print("\n".join(wrapped(_ending(frame, topic), report_width(sys.stdout))))
+
+
+def _ending(frame: Words, topic: str) -> str:
+    """The last words of a tour: the topic to take next."""
+    later = TOPICS[TOPICS.index(topic) + 1 :]
+    return frame("then", topic=later[0]) if later else frame("end")
 
 
 def answer_to(asked: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from puna.cli.signs import bar_of, shade_of
 from puna.cli.trace_view import percent, quoted, shown
 from puna.cli.width import cut, display_width, pad
 from puna.cli.word_wrap import wrapped
@@ -25,9 +26,7 @@ MAX_ROWS = 33  # of a table; of a deeper model, layers at equal distances are sh
 NUM_SOURCES = 6  # positions that a picture of attention names
 NUM_OF_HEAD = 3  # the same for one head
 BAR = 8  # cells
-EIGHTHS = " ▏▎▍▌▋▊▉█"
-SHADES = " ░▒▓█"
-SHADE_ENDS = (0.02, 0.1, 0.25, 0.5)  # of a weight: below the first a blank, from the last on a full block
+STRIP_AT = 39  # where the title of the strips of shades stands
 LENS_WORDS = (
     "What the model would say if it ended after a layer (the logit lens): the likeliest token there and its probability. Read a "
     "column downwards, from the embedding (0) to the model's own answer. * marks the token that was taken; the last row says "
@@ -54,7 +53,8 @@ def layers_lines(trace: Trace, width: int, heads_of: int | None = None) -> Itera
         yield from ("", *wrapped(ATTENTION_WORDS, width, "  ", "  "))
         texts = _texts(trace)
         for position in layers.positions:
-            yield from ("", *wrapped(f"{_name(position)} {shown(position.taken.text)} after {shown(position.token.text)}", width))
+            title = f"{_name(position)} {shown(position.taken.text)} after {shown(position.token.text)}"
+            yield from ("", *wrapped(title if heads_of else f"{pad(title, STRIP_AT)} layers 1 to {layers.num_layers}", width))
             yield from _heads(position, heads_of, texts, width) if heads_of else _attention(position, texts, width)
     yield from ("", *_foot(layers, width))
 
@@ -144,20 +144,11 @@ def _attention(position: TracedPosition, texts: Sequence[str], width: int) -> It
 
 def _source(source: int, texts: Sequence[str], share: float) -> str:
     text = pad(cut(quoted(texts[source]), CELL), CELL)
-    return f"  {source:>5} {text} {_bar(share)} {percent(share):>6}"
+    return f"  {source:>5} {text} {pad(bar_of(share, BAR), BAR)} {percent(share):>6}"
 
 
 def _largest(shares: Floats, count: int) -> list[int]:
     return [int(place) for place in np.argsort(-shares, kind="stable")[:count]]
-
-
-def _bar(share: float) -> str:
-    """
-    >>> _bar(0.5), _bar(0.05)
-    ('████    ', '▍       ')
-    """
-    eighths = round(share * BAR * 8)
-    return pad("█" * (eighths // 8) + EIGHTHS[eighths % 8].strip(), BAR)
 
 
 def _strip(shares: Floats, cells: int) -> str:
@@ -167,7 +158,7 @@ def _strip(shares: Floats, cells: int) -> str:
     (' ░▒▓█', '░█')
     """
     parts = np.array_split(shares, min(cells, len(shares)))
-    return "".join(SHADES[int(np.searchsorted(SHADE_ENDS, part.max(), side="right"))] for part in parts)
+    return "".join(shade_of(float(part.max())) for part in parts)
 
 
 def _heads(position: TracedPosition, layer: int, texts: Sequence[str], width: int) -> Iterator[str]:
@@ -178,7 +169,7 @@ def _heads(position: TracedPosition, layer: int, texts: Sequence[str], width: in
         line = f"  layer {layer} head {number:<3}"
         for source in _largest(shares, NUM_OF_HEAD):
             place = source + (own.first or 0)
-            longer = f"{line} {_bar(float(shares[source])).strip() or '▏'} {percent(float(shares[source]))} {shown(texts[place])}"
+            longer = f"{line} {bar_of(float(shares[source]), BAR) or '▏'} {percent(float(shares[source]))} {shown(texts[place])}"
             if display_width(longer) > width:
                 break
             line = longer

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 16  # cells of the column of names
 INDENT = "  "
+STANDARD_INPUT = "-"
 GLUE = "\ufffc"  # a space at which no line ends, until the text is printable
 MAX_VALUE = 160  # characters of a value
 MAX_LINES = 60  # of one block
+MAX_CHARACTERS = 1000  # of one line
 MAX_OUTLINE = 60  # rows of an outline
 Page = list[str]
 
@@ -85,7 +87,8 @@ def _outline(report: ExplainedSource, width: int, place: str) -> Iterator[str]:
         loops = sorted((row.loop, row.first, row.name) for row in report.outline if row.loop)
         example = loops[0][-1] if loops else report.outline[0].name
         yield ""
-        yield from _paragraph(f"Take one apart, block by block: puna explain {place}:{example}", width)
+        file = "FILE" if place == STANDARD_INPUT else place
+        yield from _paragraph(f"Take one apart, block by block: puna explain {file}:{example}", width)
 
 
 def _outline_row(row: OutlineRow, width: int) -> Iterator[str]:
@@ -186,7 +189,7 @@ def _rule(title: str, width: int) -> str:
 
 def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: int) -> Iterator[str]:
     span = f"line {block.first}" if block.first == block.last else f"lines {block.first} to {block.last}"
-    yield _rule(span, width)
+    yield _rule(span if block.cell is None else f"cell {block.cell} of the notebook, {span} of its code", width)
     yield from _source_lines(block, width)
     yield ""
     if block.lead:
@@ -200,25 +203,31 @@ def _block(block: BlockNote, part: SourcePart, report: ExplainedSource, width: i
     yield from _notes(block, width)
     if block.prose is not None:
         yield ""
-        for paragraph in block.prose.split("\n"):
+        yield from _paragraph(f"{report.asked} says:", width, "~ ", "~ ")
+        for paragraph in filter(str.strip, block.prose.split("\n")):
             yield from _paragraph(paragraph, width, "~ ", "~ ")
     yield ""
 
 
 def _source_lines(block: BlockNote, width: int) -> Iterator[str]:
-    """The lines with their numbers; a line longer than the width goes on below."""
-    room = width - 8
-    for number, line in enumerate(block.lines[:MAX_LINES], block.first):
-        text = printable(line.rstrip().expandtabs(4))
-        first = _piece(text, room)
-        yield f"{number:>5} | {first}".rstrip()
-        rest, indent = text[len(first) :].lstrip(), " " * min(len(text) - len(text.lstrip()) + 4, room // 2)
-        while rest:
-            piece = _piece(rest, room - len(indent))
-            yield f"      | {indent}{piece}".rstrip()
-            rest = rest[len(piece) :].lstrip()
-    if len(block.lines) > MAX_LINES:
-        yield f"      | ... {counted(len(block.lines) - MAX_LINES, 'line')} more"
+    """The lines with their numbers; a line longer than the width goes on below. Of a huge block, the beginning."""
+    rows = [row for number, line in enumerate(block.lines[:MAX_LINES], block.first) for row in _rows_of(number, line, width - 8)]
+    yield from rows[:MAX_LINES]
+    if len(block.lines) > MAX_LINES or len(rows) > MAX_LINES:
+        yield "      | ..."
+
+
+def _rows_of(number: int, line: str, room: int) -> Iterator[str]:
+    text = printable(line.rstrip()[:MAX_CHARACTERS].expandtabs(4))
+    first = _piece(text, room)
+    yield f"{number:>5} | {first}".rstrip()
+    rest, indent = text[len(first) :].lstrip(), " " * min(len(text) - len(text.lstrip()) + 4, room // 2)
+    while rest:
+        piece = _piece(rest, room - len(indent))
+        yield f"      | {indent}{piece}".rstrip()
+        rest = rest[len(piece) :].lstrip()
+    if len(line.rstrip()) > MAX_CHARACTERS:
+        yield "      | ..."
 
 
 def _piece(text: str, room: int) -> str:
@@ -242,6 +251,8 @@ def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:
     if stop is not None and block.first <= stop.line <= block.last:
         words = stop.reason if stop.is_own else f"from here on puna can only read: {stop.reason}"
         yield from _paragraph(f"In the run, {words} (line {stop.line}).", width, INDENT)
+    elif block.is_cold:
+        yield from _paragraph("Not reached in this run, but in a second one, at temperature 0.", width, INDENT)
     elif block.executions == 0 and block.sentences:
         words = "its loop has no round." if block.is_reached else "not reached."
         yield from _paragraph(f"In this run: {words}", width, INDENT)
@@ -251,20 +262,28 @@ def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:
 
 def _truth_words(block: BlockNote) -> str:
     told = ["true" if one else "not true" for one in block.truths]
-    which = "The condition is" if len(told) == 1 else "The conditions are, in their order,"
+    which = "Its condition is" if len(told) == 1 else "Its conditions are, in their order,"
     rounds = " in the first round" if (block.executions or 0) > 1 else ""
     return f"{which} {', '.join(told)} here{rounds}."
 
 
 def _measured(block: BlockNote, width: int) -> Iterator[str]:
     """What the run held after each line: the parts of tensors that it took, the results of calls, the names that it set."""
-    rows = [(one.line, 0, one.code, f"{_value_words(one.value)}; it takes, {one.takes}") for one in block.slices if one.value]
+    rows = [
+        (one.line, 0, one.code, _value_words(one.value) + (f"; it takes, {one.takes}" if one.takes else ""))
+        for one in block.slices
+        if one.value
+    ]
     rows += [
         (one.line, 1, f"{_short(one.name)}(...)", _value_words(one.value))
         for one in block.calls
         if one.value and not _is_kept(one, block)
     ]
-    rows += [(one.line, 2, one.name, _value_words(one.value) + _later_words(one.later)) for one in block.names if one.value]
+    rows += [
+        (one.line, 2, one.name, ("at temperature 0: " if one.is_cold else "") + _value_words(one.value) + _later_words(one.later))
+        for one in block.names
+        if one.value
+    ]
     if not rows:
         return
     rounds = f", the first of {block.executions} times" if (block.executions or 0) > 1 else ""
@@ -336,7 +355,7 @@ def _value_words(value: Snapshot) -> str:
     if value.largest:
         words.append(f"largest of the first row: {', '.join(_large(one.text, one.position, one.value) for one in value.largest)}")
     if value.texts:
-        words.append("spells " + ", ".join(_quoted(one) for one in value.texts))
+        words.append("spells " + ", ".join(_glued(one) for one in value.texts))
     return "; ".join(words)
 
 
@@ -379,6 +398,11 @@ def _number(value: Any) -> str:
 def _large(text: str | None, position: int, value: Any) -> str:
     where = f"at{GLUE}{position}" if text is None else _quoted(text).replace(" ", GLUE)
     return f"{where}{GLUE}{_number(value)}"
+
+
+def _glued(text: str) -> str:
+    """A text in quotes; no line ends within a short one."""
+    return _quoted(text).replace(" ", GLUE) if len(text) < 20 else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO
 
+from puna.cli.signs import bar_of, height_of, shade_of
 from puna.cli.width import cut, display_width, pad
 from puna.cli.word_wrap import KEPT, WordWrap, wrapped
 from puna.explain.parts import (
@@ -16,6 +17,7 @@ from puna.explain.parts import (
     Block,
     CodeLines,
     HeatMap,
+    Heights,
     NumberLine,
     Picture,
     Prose,
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 INDENT = "  "
 GAP = "  "  # between the columns of a table
 LABEL_WIDTH = 18  # cells of the label of a bar or of a row
-EIGHTHS = "▏▎▍▌▋▊▉█"
-SHADES = " ░▒▓█"
 _KEPT_WHOLE = re.compile(r'"[^"]{1,24}"|\d %')  # a token may begin with a space: no line ends there
 NUMERIC = re.compile(r"[-+<>~]?\d[\d.,]*(?:\s?[%×xKMGTiBs]+|\s\S{1,5})?")
 
@@ -127,6 +127,15 @@ def _picture(block: Picture, width: int, ink: Ink) -> Iterator[str]:
     yield from (cut(INDENT + printable(line), width) for line in block.lines)
 
 
+def _heights(block: Heights, width: int, ink: Ink) -> Iterator[str]:
+    labels = [cut(printable(label), _label_width(width)) for label in block.labels]
+    label_width = max(map(display_width, labels))
+    for label, values in zip(labels, block.rows):
+        low, high = min(values), max(values)
+        signs = "".join(height_of((value - low) / ((high - low) or 1.0)) for value in values)
+        yield cut(f"{INDENT}{pad(label, label_width)}{GAP if label_width else ''}{signs}", width)
+
+
 # ---- tables -----------------------------------------------------------------------------------------------------------------
 
 
@@ -178,21 +187,13 @@ def _bars(block: Bars, width: int, ink: Ink) -> Iterator[str]:
     labels = [cut(printable(bar.label), _label_width(width)) for bar in block.bars]
     shown = [printable(bar.shown) for bar in block.bars]
     label_width, shown_width = max(map(display_width, labels)), max(map(display_width, shown))
+    if _is_numeric(shown):
+        shown = [" " * (shown_width - display_width(text)) + text for text in shown]
     room = max(4, min(40, width - len(INDENT) - label_width - shown_width - 4))
     for bar, label, text in zip(block.bars, labels, shown):
         drawn = ink.of(ink.marked if bar.is_marked else ink.bar, bar_of(bar.share, room))
         gap = " " * (room - display_width(bar_of(bar.share, room)))
         yield f"{INDENT}{pad(label, label_width)} {drawn}{gap} {text}".rstrip()
-
-
-def bar_of(share: float, room: int) -> str:
-    """A bar of `share` (0..1) of `room` cells, to an eighth of a cell.
-
-    >>> bar_of(0.5, 5), bar_of(1.0, 3), bar_of(0.0, 3)
-    ('██▌', '███', '')
-    """
-    eighths = round(max(0.0, min(1.0, share)) * room * 8)
-    return "█" * (eighths // 8) + (EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def _label_width(width: int) -> int:
@@ -225,15 +226,6 @@ def _heat_cell(share: float | None, cell: int, ink: Ink) -> str:
         return "·".ljust(cell)
     shade = shade_of(share)
     return ink.of(ink.marked if share >= 0.5 else ink.bar, shade * max(1, cell - 1)) + " " * (cell > 1)
-
-
-def shade_of(share: float) -> str:
-    """A share (0..1) as a sign: the larger, the darker; anything above 0.02 is seen.
-
-    >>> "".join(map(shade_of, (0.0, 0.05, 0.3, 0.6, 0.9)))
-    ' ░▒▓█'
-    """
-    return SHADES[0] if share < 0.02 else SHADES[min(4, 1 + int(share * 4))]
 
 
 def _number_line(block: NumberLine, width: int, ink: Ink) -> Iterator[str]:
@@ -276,5 +268,6 @@ _DRAWN: Mapping[type[Block], Callable[[Any, int, Ink], Iterator[str]]] = {
     HeatMap: _heat,
     NumberLine: _number_line,
     Picture: _picture,
+    Heights: _heights,
     CodeLines: _code,
 }

@@ -73,6 +73,14 @@ class NumberLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Heights:
+    """Rows of numbers, each number as high as it is large in its row; a label for each row."""
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """Lines of signs, each below the other."""
 
@@ -90,7 +98,7 @@ class CodeLines:
     is_cut: bool = False
 
 
-Block = Prose | Quoted | TextTable | Bars | HeatMap | NumberLine | Picture | CodeLines
+Block = Prose | Quoted | TextTable | Bars | HeatMap | NumberLine | Heights | Picture | CodeLines
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 
 from puna.cli import explain_tour
 from puna.cli.explain_tour import Screens, walk
+from puna.explain.topics import TOPICS
 from puna.explain.words import FRAME, Words
 from tests.cli.conftest import Puna
 from tests.explain.live_models import tiny_file
@@ -109,12 +110,19 @@ def test_in_a_terminal_it_goes_back_and_forth(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: tuple[str, ...], seen: str
 ) -> None:
     asked = typed(monkeypatch, *answers)
-    walk(screens(), Words("en", FRAME))
+    walk(screens(), Words("en", FRAME), "sampling")
     assert shown(capsys) == seen
     assert asked[0] == "[Enter: next, q: end] " and set(asked[1:]) <= {
         "[Enter: next, q: end] ",
         "[Enter: next, b: back, q: end] ",
     }
+
+
+def test_at_its_end_a_tour_names_the_next_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for topic, said in (("generate", "The next one: puna explain tokenizer"), (TOPICS[-1], "puna explain lists the others.")):
+        typed(monkeypatch, "", "", "")
+        walk(screens(), Words("en", FRAME), topic)
+        assert capsys.readouterr().out.endswith(f"{said}\n")
 
 
 def test_a_screen_is_made_when_it_is_reached_and_once(
@@ -128,7 +136,7 @@ def test_a_screen_is_made_when_it_is_reached_and_once(
             yield [f"screen {letter}"]
 
     typed(monkeypatch, "", "b", "", "", "q")
-    walk(Screens(lazily()), Words("de", FRAME))
+    walk(Screens(lazily()), Words("de", FRAME), "rope")
     assert shown(capsys) == "ababc" and made == list("abc")
 
 

@@ -14,6 +14,7 @@ from puna.explain.parts import (
     Block,
     CodeLines,
     HeatMap,
+    Heights,
     NumberLine,
     Picture,
     Prose,
@@ -30,6 +31,7 @@ BLOCKS: tuple[Block, ...] = (
     Bars((Bar('" the"', 1.0, "12.5%"), Bar("a very long label of a bar", 0.01, "0.1%", is_marked=True))),
     HeatMap(("1 the", "2 big"), (), ((1.0, None), (0.3, 0.7))),
     NumberLine((Segment("a", 0.25), Segment("b", 0.5, is_marked=True), Segment("c", 0.25)), 0.3, "0.3000"),
+    Heights(("before", "after"), ((0.5, -1.0, 2.0) * 40, (1.0, 1.0))),
     Picture(("████····" * 20,)),
     CodeLines("f", "puna/f.py", 7, ((7, "def f(x: int) -> int:"), (8, "    return x + 1  # " + "and so on " * 12)), is_cut=True),
 )
@@ -57,7 +59,7 @@ def test_numbers_stand_under_each_other_and_shares_are_long() -> None:
 
 
 def test_a_heat_map_is_darker_where_the_share_is_larger() -> None:
-    assert lines_of(HeatMap(("a", "b"), (), ((0.9, None), (0.1, 0.4)))) == ["    1   2", "  a ███ ·", "  b ░░░ ▒▒▒"]
+    assert lines_of(HeatMap(("a", "b"), (), ((0.9, None), (0.05, 0.2)))) == ["    1   2", "  a ███ ·", "  b ░░░ ▒▒▒"]
 
 
 def test_a_number_line_marks_the_segment_of_the_number() -> None:
@@ -66,8 +68,12 @@ def test_a_number_line_marks_the_segment_of_the_number() -> None:
     assert labels.split() == ["a", "b", "c"]
 
 
+def test_heights_are_those_of_a_row() -> None:
+    assert lines_of(Heights(("a", "bb"), ((0.0, 1.0), (-5.0, 5.0)))) == ["  a   ▁█", "  bb  ▁█"]
+
+
 def test_code_says_where_it_stands() -> None:
-    lines = lines_of(BLOCKS[7])
+    lines = lines_of(BLOCKS[8])
     assert lines[0] == "  → puna/f.py:7  f" and lines[1] == "      7 def f(x: int) -> int:" and lines[-1].strip() == "..."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from puna.explain.source.symbols import DefinitionNode
 
@@ -38,8 +39,7 @@ def blocks(body: Sequence[ast.stmt], lines: Sequence[str], after: int) -> list[C
     >>> [(one.first, one.last) for one in blocks(ast.parse(text).body, text.split("\\n"), 0)]
     [(1, 2), (4, 5)]
     """
-    found = list(_blocks(body, lines, after, 0, ""))
-    return found[:MAX_BLOCKS]
+    return list(islice(_blocks(body, lines, after, 0, ""), MAX_BLOCKS))
 
 
 def _blocks(body: Sequence[ast.stmt], lines: Sequence[str], after: int, depth: int, lead: str) -> Iterator[CodeBlock]:

@@ -35,6 +35,7 @@ class NameNote:
     what: str
     value: Snapshot | None = None
     later: tuple[Snapshot, ...] = ()  # in the next rounds of the loop around
+    is_cold: bool = False  # measured only in a second run, at temperature 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class CallNote:
 
 @dataclass(frozen=True, slots=True)
 class SliceNote:
-    """What brackets take of a tensor, and in the run the first such part."""
+    """What brackets take of a tensor, and in the run the first such part; or a size of the model, which takes nothing."""
 
     code: str
     line: int
@@ -86,7 +87,9 @@ class BlockNote:
     settings: list[SettingNote]
     executions: int | None = None
     is_reached: bool = False  # by the run; a loop may be reached and have no round
+    is_cold: bool = False  # only by the second run, at temperature 0
     truths: tuple[bool, ...] = ()  # of the block's conditions, in the run's first round
+    cell: int | None = None  # of a notebook
     prose: str | None = None  # a model's words; nothing that puna measured
 
 
@@ -175,7 +178,8 @@ def _block_json(block: BlockNote) -> dict[str, Any]:
         "first": block.first, "last": block.last, "depth": block.depth, "source": list(block.lines), "lead": block.lead,
         "sentences": [one._asdict() for one in block.sentences], "names": [_note_json(one) for one in block.names],
         "calls": [_note_json(one) for one in block.calls], "slices": [_note_json(one) for one in block.slices],
-        "settings": [one._asdict() for one in block.settings], "executions": block.executions,
+        "settings": [one._asdict() for one in block.settings], "executions": block.executions, "is_cold": block.is_cold,
+        "cell": block.cell,
         "prose": block.prose,
     }  # fmt: skip
 
@@ -220,7 +224,7 @@ class Dissection:
             return None
         return recognised(definition.node, ChainMap(self._methods(definition), self.functions), self.aliases)
 
-    def program(self, definition: Definition) -> SourceScope:
+    def scope(self, definition: Definition) -> SourceScope:
         """What a run of a function may use of the file."""
         return SourceScope(self.functions, constants_of(self.source.tree.body), self.aliases, self._methods(definition))
 
@@ -327,14 +331,17 @@ class Dissection:
         told = header(block.head, self.known) if block.head is not None else sentences(block.statements, self.known)
         nodes = list(_own_expressions(block))
         statements = [block.head] if block.head is not None else list(_all_statements(block.statements))
-        records = [] if run is None else [run.records.get(position_of(one)) for one in statements if one is not None]
+        records = [] if run is None else [run.records_of(position_of(one))[0] for one in statements if one is not None]
+        is_cold = run is not None and not any(position_of(one) in run.records for one in statements if one is not None)
         happened = [one for one in records if one is not None]
         return BlockNote(
             block.first, block.last, block.depth, block.lead, tuple(self.source.lines[block.first - 1 : block.last]), told,
             _names(statements, run, self.known), self._calls(nodes, run, seen), _slices(nodes, run),
             [one for node in nodes if isinstance(node, ast.Call) for one in settings_of(node)],
             None if run is None else max((one.count for one in happened), default=0),
+            cell=self.source.cell_of(block.first),
             is_reached=bool(happened),
+            is_cold=is_cold and bool(happened),
             truths=tuple(one.first[0].truth for one in happened if one.first and one.first[0].truth is not None),
         )  # fmt: skip
 
@@ -344,7 +351,7 @@ class Dissection:
             call = known_call(node, self.known) if isinstance(node, ast.Call) else None
             if call is None or (call.name in found and found[call.name].value is not None):
                 continue
-            value = None if run is None else run.calls.get(position_of(node))
+            value = None if run is None else run.value_at(position_of(node))
             drawn = () if run is None else run.drawn.get(position_of(node), ())
             is_new = call.name not in seen
             if is_new or value is not None or call.name in found:
@@ -385,7 +392,7 @@ def _own_expressions(block: CodeBlock) -> Iterator[ast.expr]:
             one for name, given in ast.iter_fields(block.head) if name not in BODIES
             for one in (given if isinstance(given, list) else [given]) if isinstance(one, ast.AST)
         ]  # fmt: skip
-    found = [one for root in roots for one in ast.walk(root) if isinstance(one, ast.Call | ast.Subscript)]
+    found = [one for root in roots for one in ast.walk(root) if isinstance(one, ast.Call | ast.Subscript | ast.Attribute)]
     return iter(sorted(found, key=lambda one: (one.lineno, one.col_offset)))
 
 
@@ -405,7 +412,7 @@ def _names(statements: Sequence[ast.stmt], run: SourceRun | None, known: Known) 
     """The names that statements set: in a run, each after each statement; else each once."""
     found: dict[tuple[str, int], NameNote] = {}
     for statement in statements:
-        records = None if run is None else run.records.get(position_of(statement))
+        records, is_cold = (None, False) if run is None else run.records_of(position_of(statement))
         rounds = [one.names for one in records.first] if records is not None else []
         values = rounds[0] if rounds else {}
         for name in dict.fromkeys(one for one in [*_targets(statement), *values] if one != "_"):
@@ -413,7 +420,7 @@ def _names(statements: Sequence[ast.stmt], run: SourceRun | None, known: Known) 
             later = tuple(names[name] for names in rounds[1 : 1 + MAX_LATER] if name in names)
             key = (name, statement.lineno if name in values else 0)
             if name in values or key not in found:
-                found[key] = NameNote(name, statement.lineno, what, values.get(name), later)
+                found[key] = NameNote(name, statement.lineno, what, values.get(name), later, is_cold)
     return [one for one in found.values() if one.what or one.value is not None]
 
 
@@ -494,8 +501,10 @@ PYTHON_KINDS: Mapping[str, str] = {
 def _slices(nodes: Sequence[ast.expr], run: SourceRun | None) -> list[SliceNote]:
     found: dict[str, SliceNote] = {}
     for node in nodes:
+        if isinstance(node, ast.Attribute) and run is not None and (fact := run.value_at(position_of(node))) is not None:
+            found.setdefault(code(node), SliceNote(code(node), node.lineno, "", fact))
         takes = brackets(node) if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name | ast.Attribute) else None
         if takes is not None and isinstance(node, ast.Subscript):
-            value = None if run is None else run.calls.get(position_of(node))
+            value = None if run is None else run.value_at(position_of(node))
             found.setdefault(code(node), SliceNote(code(node), node.lineno, takes, value))
     return list(found.values())[:MAX_CALLS]

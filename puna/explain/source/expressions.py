@@ -247,7 +247,7 @@ def condition(node: ast.expr, known: Known) -> str:
             return (
                 f"{phrase(operand, known)} is not true"
                 if isinstance(operand, ast.Name | ast.Attribute | ast.Subscript)
-                else (f"not ({condition(operand, known)})")
+                else (f"it is not true that {condition(operand, known)}")
             )
         case ast.Call():
             words = phrase(node, known)

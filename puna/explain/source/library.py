@@ -108,7 +108,11 @@ _UNSQUEEZE = Row(
     "input dim", "{input} with a new axis of length 1 at {dim}", "Adds an axis of length 1.", "{input} with one axis more"
 )
 _SQUEEZE = Row(
-    "input dim", "{input} without[ its] axis[ {dim}] of length 1", "Removes axes of length 1.", "{input} with fewer axes"
+    "input dim",
+    "{input} without {dim}, if its length is 1",
+    "Removes axes of length 1.",
+    "{input} with fewer axes",
+    when=(("dim", "", "{input} without its axes of length 1"),),
 )
 _MASKED_FILL = Row(
     "input mask value",
@@ -328,7 +332,7 @@ _FUNCTIONAL: Mapping[str, KnownCall] = {
     "one_hot": Row(
         "input num_classes", "a row with a 1 at each of {input}", "Ids as rows of zeros with a single 1.", "one axis more"
     ),
-    "pad": Row("input pad mode value", "{input} with {pad} more at its ends", "Fills up.", "longer"),
+    "pad": Row("input pad mode value", "{input} with {pad} more at its ends", "Fills up at the ends of axes."),
 }
 _PYTHON: Mapping[str, KnownCall] = {
     "len": Row("items", "the number of items of {items}", "Counts.", NO_AXES),

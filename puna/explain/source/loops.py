@@ -42,6 +42,7 @@ class Purpose(StrEnum):
     FILTER_VALUE = "the logit of a removed token"
     LEAST_KEPT = "how many tokens are kept in any case"
     START = "the position of the first token"
+    GENERATOR = "makes the random numbers; None: PyTorch's own"
     UNKNOWN = "puna cannot tell what it is for"
 
 
@@ -71,10 +72,12 @@ NAMES: Mapping[str, Purpose] = {
     "min_tokens_to_keep": Purpose.LEAST_KEPT,
     **dict.fromkeys(("start_pos", "input_pos", "start"), Purpose.START),
     **dict.fromkeys(("text", "prompt_text"), Purpose.TEXT),
+    **dict.fromkeys(("rng", "generator", "gen"), Purpose.GENERATOR),
 }  # fmt: skip
 SAMPLERS = frozenset({"multinomial", "cumsum", "topk", "sort", "argsort"})
 CHOICES = frozenset({"multinomial", "argmax", "topk", "softmax", "sort", "sample"})
-DIVISIONS = (ast.Div,)
+MAX_REACHED = 32  # functions that one calls
+EDITS = frozenset({"masked_fill", "scatter", "where"})  # what changes logits by the tokens so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +91,37 @@ class Loop:
 def recognised(node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], aliases: Mapping[str, str]) -> Loop | None:
     """What a function is; None if it is no loop that puna knows. `functions`: the others of the file, by their last names."""
     called = _called_names(node, aliases)
-    deep = set(called)
-    for name in filter(functions.__contains__, called):
-        deep |= _called_names(functions[name], aliases)
+    reached = _reached(node, functions, aliases)
+    deep = {name for one in reached for name in _called_names(one, aliases)}
     parameters = _parameters(node)
     uses = _uses_of(node, parameters, aliases)
     purposes = {name: _purpose(name, uses[name], node) for name in parameters}
-    if deep & CHOICES and any(_calls_model(one, parameters) for loop in _loops(node) for one in ast.walk(loop)):
+    calls_in_loop = any(_calls_model(one, parameters) for loop in _loops(node) for one in ast.walk(loop))
+    hands_model_on = any(_hands_on(one, functions, parameters) for one in ast.walk(node))
+    if deep & CHOICES and (calls_in_loop or (hands_model_on and any(list(_loops(one)) for one in reached))):
         return Loop(LoopKind.GENERATION, purposes)
     rows = {Purpose.LOGITS, Purpose.ALL_LOGITS, Purpose.PROBABILITIES} & set(purposes.values())
     is_sampling = "multinomial" in deep or len(called & SAMPLERS) >= 1 or ("softmax" in called and "argmax" in called)
-    return Loop(LoopKind.SAMPLING, purposes) if rows and is_sampling else None
+    is_processor = bool(called & EDITS) and {Purpose.IDS, Purpose.LOGITS} <= set(purposes.values())
+    return Loop(LoopKind.SAMPLING, purposes) if rows and (is_sampling or is_processor) else None
+
+
+def _reached(
+    node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], aliases: Mapping[str, str]
+) -> list[ast.FunctionDef]:
+    """A function, and those of the file that it calls, directly or through others."""
+    found = [node]
+    for one in found:
+        called = sorted(name for name in _called_names(one, aliases) if name in functions)
+        found += [functions[name] for name in called if functions[name] not in found][: MAX_REACHED - len(found)]
+    return found
+
+
+def _hands_on(node: ast.AST, functions: Mapping[str, ast.FunctionDef], parameters: list[str]) -> bool:
+    """Whether a node gives its model to another function of the file."""
+    if not isinstance(node, ast.Call) or _last(node.func) not in functions:
+        return False
+    return any(isinstance(one, ast.Name) and one.id in MODEL_NAMES and one.id in parameters for one in node.args)
 
 
 def _parameters(node: ast.FunctionDef) -> list[str]:
@@ -150,7 +173,7 @@ def _names_in(node: ast.AST) -> set[str]:
     """The names that are the parts of a node themselves, or the first argument or the object of a call."""
     parts: list[ast.AST | None] = []
     match node:
-        case ast.comprehension(iter=first):
+        case ast.comprehension(iter=first) | ast.For(iter=first):
             parts = [first]
         case ast.Call(func=func, args=args):
             parts = [*args[:1], func.value if isinstance(func, ast.Attribute) else None]
@@ -163,10 +186,15 @@ def _names_in(node: ast.AST) -> set[str]:
 
 def _purpose(name: str, uses: set[Purpose], node: ast.FunctionDef) -> Purpose:
     """By what the function does with it; else by its name."""
-    for purpose in (Purpose.PROMPTS, Purpose.ALL_LOGITS, Purpose.LOGITS, Purpose.PROBABILITIES, Purpose.IDS):
+    for purpose in (Purpose.TEXT, Purpose.PROMPTS, Purpose.ALL_LOGITS, Purpose.LOGITS, Purpose.PROBABILITIES, Purpose.IDS):
         if purpose in uses and not (purpose is Purpose.LOGITS and NAMES.get(name) is Purpose.IDS):
             return purpose
-    return NAMES.get(name) or (min(uses) if uses else _by_annotation(name, node))
+    return NAMES.get(name) or (min(uses) if uses else purpose_of(name, node))
+
+
+def purpose_of(name: str, node: ast.FunctionDef) -> Purpose:
+    """What a parameter is for, by its name and annotation alone."""
+    return NAMES.get(name) or _by_annotation(name, node)
 
 
 def _by_annotation(name: str, node: ast.FunctionDef) -> Purpose:
@@ -184,6 +212,12 @@ def _uses(name: str, node: ast.AST, aliases: Mapping[str, str]) -> Iterator[Purp
     match node:
         case ast.comprehension(iter=ast.Name(id=used), target=ast.Name(id=each)) if used == name:
             yield from (Purpose.PROMPTS,) if each not in ("_",) and _holds_rows(name, NAMES.get(name)) else ()
+        case ast.For(iter=ast.Name(id=used), target=ast.Name(id=each)) if used == name and _is_measured(each, node):
+            yield Purpose.PROMPTS
+        case ast.Call(func=ast.Name(id=called), args=[ast.Name(id=used), *_]) if used == name and called in TOKENIZER_NAMES:
+            yield Purpose.TEXT
+        case ast.Call(func=ast.Attribute(attr="encode"), args=[ast.Name(id=used), *_]) if used == name:
+            yield Purpose.TEXT
         case ast.Call(func=func, args=[ast.Name(id=used), *_]) if used == name:
             yield from _as_first_argument(dotted_name(func, aliases).rpartition(".")[2] or _last(func))
         case ast.BinOp(left=ast.Name(id=used), op=ast.Div()) if used == name:
@@ -193,7 +227,13 @@ def _uses(name: str, node: ast.AST, aliases: Mapping[str, str]) -> Iterator[Purp
         case ast.Call(func=ast.Attribute(value=ast.Name(id=used), attr=method)) if used == name:
             yield from _as_first_argument(method)
         case ast.Subscript(value=ast.Name(id=used), slice=ast.Tuple(elts=[_, ast.UnaryOp(), *_])) if used == name:
-            yield from (Purpose.ALL_LOGITS,) if NAMES.get(name) is Purpose.LOGITS else ()
+            yield from (Purpose.ALL_LOGITS,) if name == "logits" else ()  # scores are the last position's already
+
+
+def _is_measured(each: str, loop: ast.For) -> bool:
+    """Whether a loop asks for the length of what it takes: then that is a list."""
+    calls = (one for one in ast.walk(loop) if isinstance(one, ast.Call) and _last(one.func) == "len")
+    return any(isinstance(one.args[0], ast.Name) and one.args[0].id == each for one in calls if one.args)
 
 
 def _holds_rows(name: str, usual: Purpose | None) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 from puna.errors import PunaError, UsageError
 from puna.files import read_small
 
-MAX_BYTES = 1 << 20  # what Python makes of a dense text is 500 times as large, and each walk over it takes seconds
-MAX_REPARSED = 8 << 20  # characters parsed in search of the part before an error
+MAX_BYTES = 2 << 20
+MAX_REPARSED = 8 << 20  # characters parsed in search of the part before an error; a dense MiB takes seconds
 MAX_NESTING = 200  # brackets and indents; deeper trees exhaust the stack of whoever walks them
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.ASCII)

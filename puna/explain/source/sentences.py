@@ -428,6 +428,8 @@ def _generic_words(name: str, inner: ast.expr, annotation: ast.expr) -> str:
 
 
 def _plural(words: str) -> str:
+    if ", or " in words:
+        return ", or ".join(map(_plural, words.split(", or ")))
     if words.startswith("a list of "):
         return f"lists of {words.removeprefix('a list of ')}"
     return PLURALS.get(words, words)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from puna.explain.source.loops import Loop, LoopKind, Purpose
+from puna.explain.source.loops import Loop, LoopKind, Purpose, purpose_of
 from puna.explain.source.tracer.functions import SourceError
 from puna.explain.source.tracer.interpreter import Interpreter, Position
 from puna.explain.source.tracer.limits import BeyondError, LimitError
@@ -34,7 +35,7 @@ from puna.explain.source.tracer.values import (
 PROMPTS = (("The capital of Peru is", 10), ("One, two, three, four, five,", 16))
 MAX_NEW = 6  # tokens
 SEED = 20
-TEMPERATURE, TOP_P, TOP_K, MIN_P = 0.6, 0.9, 50, 0.05
+TEMPERATURE, TOP_P, TOP_K, MIN_P, PENALTY = 0.6, 0.9, 50, 0.05, 1.2
 # Attributes that objects of sampling classes hold, by their usual names.
 SETTINGS: Mapping[str, Any] = {
     "temperature": TEMPERATURE,
@@ -43,6 +44,8 @@ SETTINGS: Mapping[str, Any] = {
     "min_p": MIN_P,
     "filter_value": -math.inf,
     "min_tokens_to_keep": 1,
+    "penalty": PENALTY,
+    "prompt_ignore_length": None,
 }
 
 
@@ -79,6 +82,19 @@ class SourceRun:
     num_model_calls: int
     result: Snapshot | None
     stop: Stop | None
+    otherwise: SourceRun | None = None  # a second run, at temperature 0, for the lines that this one did not reach
+
+    def records_of(self, position: Position) -> tuple[Records | None, bool]:
+        """What a statement did; and whether only in the second run."""
+        found = self.records.get(position)
+        if (found is not None and found.count) or self.otherwise is None or position not in self.otherwise.records:
+            return found, False
+        return self.otherwise.records[position], True
+
+    def value_at(self, position: Position) -> Snapshot | None:
+        """The first result of a call or a slice."""
+        other = None if self.otherwise is None else self.otherwise.calls.get(position)
+        return self.calls.get(position, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,7 @@ def run_loop(
     name: str,
     node: ast.FunctionDef,
     loop: Loop,
-    program: SourceScope,
+    scope: SourceScope,
     model: LanguageModel,
     chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> SourceRun:
@@ -104,8 +120,8 @@ def run_loop(
     chosen: values of some parameters; puna chooses the others. The run that got furthest is returned.
     """
     best: SourceRun | None = None
-    for shape in (_two_rows, _one_row, _plain_row):
-        done = _run_once(name, node, loop, program, model, shape, chosen)
+    for shape in (_two_rows, _one_row, _plain_row, _as_list):
+        done = _run_once(name, node, loop, scope, model, shape, chosen)
         if best is None or len(done.records) > len(best.records):
             best = done
         if done.stop is None or done.stop.is_limit:
@@ -114,11 +130,18 @@ def run_loop(
     return best
 
 
+def run_both_ways(name: str, node: ast.FunctionDef, loop: Loop, scope: SourceScope, model: LanguageModel) -> SourceRun:
+    """`run_loop`; and at temperature 0 too, if the loop has a temperature: many take another way then."""
+    first = run_loop(name, node, loop, scope, model)
+    cold = {one: 0.0 for one, purpose in loop.purposes.items() if purpose is Purpose.TEMPERATURE}
+    return replace(first, otherwise=run_loop(name, node, loop, scope, model, cold)) if cold and first.stop is None else first
+
+
 def _run_once(
     name: str,
     node: ast.FunctionDef,
     loop: Loop,
-    program: SourceScope,
+    scope: SourceScope,
     model: LanguageModel,
     shape: RowShape,
     chosen: Mapping[str, Any],
@@ -129,19 +152,19 @@ def _run_once(
     given = {one: found for one, found in given.items() if not (isinstance(found, Unknown) and one in _with_default(node))}
     spelling = TokenSpelling(model.vocab_size, model.piece)
     module: dict[str, Any] = {}
-    interpreter = Interpreter(module, program.aliases, spelling, uniforms(SEED))
-    module |= {one: UserFunction(function, module) for one, function in program.functions.items()}
-    owner = _owner(node, value, program)
+    interpreter = Interpreter(module, scope.aliases, spelling, uniforms(SEED))
+    module |= {one: UserFunction(function, module) for one, function in scope.functions.items()}
+    module |= _constants(scope.constants)
+    owner = _owner(node, value, scope, module, spelling)
     result, stop = None, None
     try:
-        module |= _constants(interpreter, program.constants)
         made = interpreter.call_function(UserFunction(node, module, owner), [], given)
         result = snapshot(made, spelling)
     except BeyondError as beyond:
         stop = Stop(beyond.line or node.lineno, beyond.reason, is_limit=isinstance(beyond, LimitError))
     except SourceError as error:
         stop = Stop(_last_line(interpreter.records, node), f"the program itself ends here with {error}", is_own=True)
-    except (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError) as error:
+    except FAILURES as error:
         stop = Stop(_last_line(interpreter.records, node), f"an operation failed ({type(error).__name__})")
     arguments = tuple(Argument(one, loop.purposes[one], snapshot(found, spelling)) for one, found in given.items())
     draws = tuple(interpreter.draws)
@@ -178,13 +201,29 @@ def _with_default(node: ast.FunctionDef) -> set[str]:
     return own | {one.arg for one, default in zip(spec.kwonlyargs, spec.kw_defaults) if default is not None}
 
 
-def _owner(node: ast.FunctionDef, value: ModelValue, program: SourceScope) -> SelfValue | None:
-    """`self`, for a method."""
+FAILURES = (RecursionError, MemoryError, ArithmeticError, LookupError, AttributeError, ValueError, TypeError)
+
+
+def _owner(
+    node: ast.FunctionDef, value: ModelValue, scope: SourceScope, module: Mapping[str, Any], spelling: TokenSpelling
+) -> SelfValue | None:
+    """`self`, for a method: it holds what the class's own __init__ sets, as far as that can be carried out."""
     first = next((one.arg for one in (*node.args.posonlyargs, *node.args.args)), "")
-    return SelfValue(value, program.methods, dict(SETTINGS)) if first in ("self", "cls") else None
+    if first not in ("self", "cls"):
+        return None
+    owner = SelfValue(value, scope.methods, dict(SETTINGS))
+    made = scope.methods.get("__init__")
+    if made is not None and made is not node:
+        names = [one.arg for one in (*made.args.args, *made.args.kwonlyargs)][1:]
+        given = {one: _argument(purpose_of(one, made), one, value.model, value, _two_rows) for one in names}
+        given = {one: found for one, found in given.items() if not (isinstance(found, Unknown) and one in _with_default(made))}
+        interpreter = Interpreter(module, scope.aliases, spelling, uniforms(SEED))
+        with suppress(BeyondError, SourceError, *FAILURES):
+            interpreter.call_function(UserFunction(made, module, owner), [], given)
+    return owner
 
 
-def _constants(interpreter: Interpreter, constants: Mapping[str, ast.expr]) -> dict[str, Any]:
+def _constants(constants: Mapping[str, ast.expr]) -> dict[str, Any]:
     """The file's own constants, of which puna takes the literal ones."""
     found: dict[str, Any] = {}
     for name, node in constants.items():
@@ -216,13 +255,19 @@ def _plain_row(array: Any) -> Any:
     return array[0]
 
 
+def _as_list(array: Any) -> Any:
+    """For programs that take a Python list."""
+    return array[0].tolist()
+
+
 def _argument(purpose: Purpose, name: str, model: LanguageModel, value: ModelValue, shape: RowShape) -> Any:
     """A value for a parameter."""
     made = VALUES.get(purpose)
     if purpose is Purpose.PROMPTS:
         return [IdList(ids) for ids in prompts_of(model)]
     if purpose is Purpose.IDS:
-        return TracedTensor(shape(_even(model)), is_ids=True)
+        ids = shape(_even(model))
+        return IdList(ids) if isinstance(ids, list) else TracedTensor(ids, is_ids=True)
     if purpose in ROWS:
         return TracedTensor(np.array(shape(ROWS[purpose](model))))
     if purpose is Purpose.MODEL:
@@ -276,4 +321,5 @@ VALUES: Mapping[Purpose, Callable[[LanguageModel], Any]] = {
     Purpose.FILTER_VALUE: lambda model: -math.inf,
     Purpose.LEAST_KEPT: lambda model: 1,
     Purpose.START: lambda model: 0,
+    Purpose.GENERATOR: lambda model: None,
 }

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
-from puna.explain.parts import Bar, Bars, Picture, TextTable, TourPart
-from puna.explain.sparkline import sparkline
+from puna.explain.parts import Bar, Bars, Heights, TextTable, TourPart
 from puna.explain.words import Words
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, ENCODERS, QUANTIZERS, BlockType
@@ -105,7 +104,7 @@ def _numbers(say: Words, kind: BlockType, block: npt.NDArray[np.uint8]) -> TourP
         say("numbers.title"),
         say.prose(formula, scale=scale, least=least),
         TextTable(say.head("numbers.head"), tuple(rows)),
-        Picture((sparkline(values[:64]),)),
+        Heights(("",), (tuple(values[:64].tolist()),)),
         say.prose("numbers.after", numbers=min(64, len(values)), distinct=len(np.unique(values))),
         code_of(kind.decode),
     )
@@ -137,7 +136,7 @@ def _rounding(say: Words, tensor: Tensor) -> TourPart:
         say("rounding.title"),
         say.prose("rounding.text", **facts),
         TextTable(say.head("rounding.head"), tuple(rows)),
-        Picture((f"{say('rounding.before')}  {sparkline(before[0])}", f"{say('rounding.behind')}  {sparkline(after[0])}")),
+        Heights((say("rounding.before"), say("rounding.behind")), (tuple(before[0].tolist()), tuple(after[0].tolist()))),
         say.prose("rounding.after", largest=float(np.abs(after - before).max()), **facts),
         code_of(QUANTIZERS[MADE]),
     )

@@ -14,8 +14,7 @@ from puna.errors import UsageError
 from puna.explain.code import code_of
 from puna.explain.live import LiveModel
 from puna.explain.looking import heads_of
-from puna.explain.parts import Picture, TextTable, TourPart
-from puna.explain.sparkline import sparkline
+from puna.explain.parts import Heights, Picture, TextTable, TourPart
 from puna.explain.words import Words
 from puna.model.rope import RopeConfig, _frequencies
 from puna.model.rotary import RotaryTables
@@ -157,8 +156,8 @@ def _curve(say: Words, model: ModelConfig, pair: QueryAndKey) -> TourPart:
     scores = [score(model, pair, distance, 0) for distance in range(farthest)]
     return TourPart.of(
         say("curve.title"),
-        say.prose("curve.text", count=farthest),
-        Picture((sparkline(np.array(scores, np.float32)), f"0{farthest - 1:>{farthest - 1}}")),
+        say.prose("curve.text", count=farthest - 1),
+        Heights(("",), (tuple(scores),)),
         say.prose("curve.after", first=scores[0], low=min(scores), high=max(scores)),
     )
 

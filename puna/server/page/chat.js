@@ -73,8 +73,10 @@ export class Chat {
 
   /** Goes on with an answer that ended too early: from its tokens, where they are known, and else from its text. */
   resume(node) {
-    const ids = node.run?.ids ?? [];
-    return ids.length && node.model === this.models.name ? this.#fill(node, parentOf(this.current, node), ids) : this.#fill(node, node);
+    const { ids = [], seed = null } = node.run?.isWhole ? node.run : {};
+    if (!ids.length || node.model !== this.models.name) return this.#fill(node, node);
+    const drawn = seed === null ? {} : { seed }; // with the same settings it goes on as it would have
+    return this.#fill(node, parentOf(this.current, node), ids, { ...drawn, ...this.#settings, ...node.drawn });
   }
 
   /** Another answer beside `node`, with its settings but for `changed`, that begins with the tokens `ids`; `branch` tells where it left. */

@@ -106,7 +106,7 @@ def test_paths_that_lead_to_no_file_are_refused(tmp_path: Path) -> None:
         with pytest.raises(PunaError, match=told):
             read_source(path)
     (tmp_path / "huge.py").write_bytes(b"x = 1\n" * (MAX_BYTES // 6 + 1))
-    with pytest.raises(UsageError, match="more than 1 MiB"):
+    with pytest.raises(UsageError, match="more than 2 MiB"):
         read_source(tmp_path / "huge.py")
 
 

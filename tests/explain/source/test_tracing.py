@@ -162,7 +162,7 @@ def traced(path: Path, symbol: str, model: EngineModel, **chosen: Any) -> tuple[
     (definition,) = find(file.definitions, symbol, path.name)
     loop = file.loop_of(definition)
     assert loop is not None and isinstance(definition.node, ast.FunctionDef)
-    return file, definition, run_loop(definition.name, definition.node, loop, file.program(definition), model, chosen)
+    return file, definition, run_loop(definition.name, definition.node, loop, file.scope(definition), model, chosen)
 
 
 def require_same(shown: Snapshot, real: Any, where: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from puna.explain.source.tracer.limits import MAX_LIST, BeyondError, LimitError
 from puna.explain.source.tracer.operations import FUNCTIONAL, METHODS, OPERATIONS, Extremes, Run
 from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, IdList, NumberType, TracedTensor, is_equal, is_true, kind_of
-from puna.explain.source.tracer.values import DEVICE, ModelOutput
+from puna.explain.source.tracer.values import DEVICE, GeneratorValue, ModelOutput
 
 Function = Callable[..., Any]
 
@@ -190,6 +190,7 @@ FUNCTIONS: Mapping[str, Function] = {
     **dict.fromkeys(("time.time", "time.perf_counter", "gc.collect", "torch.cuda.empty_cache"), _nothing),
     "torch.cuda.is_available": lambda run: False,
     "torch.device": lambda run, *_: DEVICE,
+    "torch.Generator": lambda run, *_, **__: GeneratorValue(),
 }
 
 
@@ -259,6 +260,7 @@ DICT_METHODS: Mapping[str, Function] = {
     "get": lambda run, known, key, default=None: known.get(key, default) if isinstance(key, str | int) else default,
     "items": lambda run, known: list(zip(items_of(run, known), known.values(), strict=True)), "keys": items_of,
     "values": lambda run, known: items_of(run, list(known.values())),
+    "to": lambda run, known, *_: known,
 }  # fmt: skip
 METHODS_OF: tuple[tuple[type, Mapping[str, Function]], ...] = (
     (TracedTensor, METHODS),
@@ -279,11 +281,14 @@ def attribute_of(value: Any, name: str) -> Any:
         return TENSOR_ATTRIBUTES[name](value)
     if isinstance(value, Extremes) and name in Extremes._fields:
         return getattr(value, name)
+    if isinstance(value, dict) and name in ENCODED and name in value:
+        return value[name]
     if isinstance(value, ModelOutput) and name in OUTPUT_ATTRIBUTES:
         return OUTPUT_ATTRIBUTES[name](value)
     raise BeyondError(f".{name} of {kind_of(value)} is not in the tables of the run")
 
 
+ENCODED = ("input_ids", "attention_mask")  # what a tokenizer that is called returns has as attributes and as entries
 TENSOR_ATTRIBUTES: Mapping[str, Callable[[TracedTensor], Any]] = {
     "shape": lambda tensor: tensor.shape,
     "dtype": lambda tensor: tensor.dtype,

@@ -31,6 +31,8 @@ from puna.explain.source.tracer.operations import DrawnPosition, read, write
 from puna.explain.source.tracer.snapshots import Record, Records, Snapshot, TokenSpelling, snapshot
 from puna.explain.source.tracer.tensors import IdList, NumberType, TracedTensor, arithmetic, compare, is_true, kind_of
 from puna.explain.source.tracer.values import (
+    DEVICE,
+    GeneratorValue,
     ModelOutput,
     ModelSizes,
     ModelValue,
@@ -50,7 +52,8 @@ CAUGHT_BY = {
     "StopIteration": ("StopIteration", "Exception"),
 }
 HARMLESS = frozenset({*NO_GRADIENTS, "staticmethod", "classmethod", "torch.compile", "torch.jit.export", "typing.no_type_check"})
-SILENT = ("print", "warnings.warn", "logger.", "logging.", "log.")  # calls that only tell a person
+# Calls that only tell a person, or make what puna stands in for; of a name with a dot at its end, all beneath it.
+SILENT = ("super().__init__", "print", "warnings.warn", "logger.", "logging.", "log.")
 
 
 def position_of(node: ast.AST) -> Position:
@@ -259,10 +262,15 @@ class Interpreter:
     def _expression(self, frame: Frame, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
             return
-        if isinstance(node.value, ast.Call) and self._spoken(node.value.func).startswith(SILENT):
+        if isinstance(node.value, ast.Call) and self._is_silent(frame, node.value.func):
             return
         self._value(frame, node.value)
         self._record(frame, node, changed_names(node.value))
+
+    def _is_silent(self, frame: Frame, function: ast.expr) -> bool:
+        name = ast.unparse(function)
+        is_told = any(name == one or (one.endswith(".") and name.startswith(one)) for one in SILENT)
+        return is_told and not (isinstance(function, ast.Name) and self._is_local(frame, function))
 
     def _if(self, frame: Frame, node: ast.If) -> None:
         while True:  # no recursion: a chain of `elif` is as deep as it is long
@@ -428,7 +436,10 @@ class Interpreter:
             case SelfValue() if node.attr in owner.methods:
                 return UserFunction(owner.methods[node.attr], self._module, owner)
             case SelfValue() | ModelSizes() | TokenizerValue():
-                return owner.attribute(node.attr)
+                found = owner.attribute(node.attr)
+                if isinstance(found, int | float | list):
+                    self.calls.setdefault(position_of(node), snapshot(found, self._spelling))
+                return found
             case ModelValue():
                 return attribute_of_model(owner, node.attr)
         return attribute_of(owner, node.attr)
@@ -446,7 +457,7 @@ class Interpreter:
         if not isinstance(owner, list | tuple | str | range) or not isinstance(index, int | slice):
             raise BeyondError(f"{kind_of(owner)} has no [{ast.unparse(node.slice)[:40]}] here", node.lineno)
         try:
-            found = owner[index]
+            found: Any = owner[index]
         except (IndexError, ValueError, TypeError) as error:
             raise SourceError(type(error).__name__, str(error)) from None
         if isinstance(index, slice) and not isinstance(owner, range):
@@ -617,6 +628,10 @@ class Interpreter:
         owner = owner.logits if isinstance(owner, ModelOutput) and name not in ("logits", "past_key_values") else owner
         if isinstance(owner, ModelValue) and name in ("forward", "__call__"):
             return owner.call(args, kwargs, self.budget)
+        if isinstance(owner, GeneratorValue) and name == "manual_seed":
+            return owner
+        if isinstance(owner, ModelValue | SelfValue) and name == "get_device" and name not in getattr(owner, "methods", ()):
+            return DEVICE
         if isinstance(owner, ModelValue | SelfValue) and name in ("eval", "train", "to", "float", "half", "cuda", "cpu"):
             return owner
         if isinstance(owner, SelfValue) and name in ("forward", "__call__") and name not in owner.methods:
@@ -647,6 +662,8 @@ class Interpreter:
         match function:
             case UserFunction():
                 return self.call_function(function, args, kwargs)
+            case TokenizerValue():
+                return function.call("", args, kwargs)
             case ModelValue() | SelfValue():
                 model = function if isinstance(function, ModelValue) else function.model
                 with _at(node):

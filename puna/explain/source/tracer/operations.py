@@ -223,6 +223,16 @@ def gather(run: Run, input: Any, dim: Any, index: Any = None, **_: Any) -> Trace
     return TracedTensor(quietly(lambda: np.take_along_axis(part, at, axis)), isinstance(input, TracedTensor) and input.is_ids)
 
 
+def pad(run: Run, input: Any, pad: Any, mode: str = "constant", value: Any = 0) -> TracedTensor:
+    array = array_of(input)
+    if mode != "constant" or not isinstance(pad, tuple | list) or len(pad) % 2 or len(pad) > 2 * array.ndim:
+        raise BeyondError("pad with a constant at the ends of axes only")
+    ends = shape_of([list(pad)])
+    pairs = [(0, 0)] * (array.ndim - len(ends) // 2) + [(ends[at], ends[at + 1]) for at in range(len(ends) - 2, -1, -2)]
+    run.budget.make([size + sum(pair) for size, pair in zip(array.shape, pairs, strict=True)])
+    return TracedTensor(np.pad(array, pairs, constant_values=array_of(0 if value is None else value).astype(array.dtype)))
+
+
 def scatter(run: Run, input: Any, dim: Any, index: Any = None, src: Any = None, value: Any = None, **_: Any) -> TracedTensor:
     made = TracedTensor(array_of(input).copy(), isinstance(input, TracedTensor) and input.is_ids)
     run.budget.make(made.shape)
@@ -708,10 +718,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "full": full, "full_like": full_like, "zeros": partial(_filled, 0), "ones": partial(_filled, 1), "empty": partial(_filled, 0),
     "zeros_like": partial(_filled_like, 0), "ones_like": partial(_filled_like, 1), "empty_like": partial(_filled_like, 0),
     "tensor": tensor, "as_tensor": tensor, "LongTensor": tensor, "arange": arange, "rand": rand, "cat": cat, "concat": cat,
+    "rand_like": lambda run, input, **_: rand(run, *array_of(input).shape),
     "stack": stack, "manual_seed": manual_seed,
 }  # fmt: skip
 # Name after `torch.nn.functional.` -> the operation.
-FUNCTIONAL: Mapping[str, Operation] = {"softmax": softmax, "log_softmax": log_softmax, "cross_entropy": cross_entropy}
+FUNCTIONAL: Mapping[str, Operation] = {"softmax": softmax, "log_softmax": log_softmax, "cross_entropy": cross_entropy, "pad": pad}
 # Method of a tensor -> the operation; its first argument is the tensor.
 METHODS: Mapping[str, Operation] = {
     **_SHARED,

@@ -190,7 +190,10 @@ class TokenizerValue:
         raise BeyondError(f".{name} of the tokenizer is not known here")
 
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """encode(text, bos=..., eos=...) and decode(ids)."""
+        """encode(text, bos=..., eos=...), decode(ids), and the call of transformers' tokenizers, whose name is ""."""
+        if name == "" and args and isinstance(args[0], str) and kwargs.get("return_tensors") == "pt":
+            row = np.array([self.model.encode(args[0][:4096])], np.int64)
+            return {"input_ids": TracedTensor(row, is_ids=True), "attention_mask": TracedTensor(np.ones_like(row))}
         given = [*args, *kwargs.values()]
         if name == "encode" and given and isinstance(given[0], str):
             ids = self.model.encode(given[0][:4096])
@@ -238,6 +241,13 @@ def attribute_of_model(model: ModelValue, name: str) -> Any:
         return ModelSizes(model.model).attribute(name)
     except BeyondError:
         raise BeyondError(f".{name} is not known here") from None
+
+
+@dataclass(eq=False, slots=True)
+class GeneratorValue:
+    """torch.Generator: its numbers are puna's own, whatever its seed."""
+
+    kind: ClassVar[str] = "a generator of random numbers"
 
 
 @dataclass(eq=False, slots=True)

@@ -12,10 +12,11 @@ import { rich, useLanguageOfPage } from "./speech.js";
 import { StepPane } from "./step_pane.js";
 import { Version } from "./version.js";
 
+const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
 
 export class Explorer {
-  #node = null; // the version that is looked into
+  #node = null; // the version whose token is looked at
   #other = null; // the one beside it
   #versions = new Map(); // of a message's id
   #index = -1;
@@ -71,8 +72,10 @@ export class Explorer {
 
   /** An answer has ended: now one can look into it. */
   finished(node) {
-    if (!this.isOpen || !this.#versions.has(node.id)) return;
-    this.#show(this.#node, this.#other);
+    if (!this.isOpen) return;
+    const known = this.#known.get(this.#place);
+    if (this.#versions.has(node.id)) this.#show(this.#node, this.#other);
+    else if (known) this.#shown(known); // what waited for that is possible again
   }
 
   // ---- what is shown
@@ -99,7 +102,8 @@ export class Explorer {
       rank: (texts, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, signal),
     });
     this.versions = element("div", { class: "versions" });
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answers" }, this.#bar(), this.versions, surpriseLegend()), this.pane.element));
+    this.bar = this.#bar();
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend()), this.pane.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -114,8 +118,9 @@ export class Explorer {
   /** The versions of the answer, and which one stands beside it. */
   #bar() {
     const all = this.#siblings(this.#node);
-    if (all.length < 2) return null;
-    const chip = (node) => textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) });
+    if (all.length < 2) return element("div", { hidden: true });
+    const chip = (node) =>
+      textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) || this.chat.isBusy });
     const option = (node) => element("option", { value: node.id, selected: node === this.#other }, this.#titleOf(node));
     const choose = element("select", { id: "compare", change: () => this.#compare(all.find((one) => one.id === choose.value) ?? null) }, [
       element("option", { value: "" }, t("gbNone")),
@@ -135,17 +140,15 @@ export class Explorer {
     const { branch } = node;
     const name = t("gbVersion", { number });
     if (!branch) return name;
-    const where = { place: branch.at + 1, text: quoted(branch.text) };
-    return `${name} · ${t(branch.kind === "settings" ? "gbFromSettings" : "gbFrom", where)}`;
+    const all = siblingsOf(this.chat.current, node);
+    const of = all.findIndex((one) => one.id === branch.of) + 1;
+    const words = branch.kind === "settings" ? "gbFromSettings" : all.length > 2 && of ? "gbFromOf" : "gbFrom";
+    return `${name} · ${t(words, { of, place: branch.at + 1, text: quoted(branch.text) })}`;
   }
 
   #turnTo(node) {
     if (node === this.#node) return;
-    const before = this.#node;
-    const at = Math.min(this.#index, node.run.ids.length - 1);
-    this.chat.choose(node);
-    this.#index = at;
-    this.#show(node, before);
+    this.#choose(node, Math.min(this.#index, node.run.ids.length - 1));
     this.home.querySelector('.chip[aria-pressed="true"]')?.focus();
   }
 
@@ -156,19 +159,20 @@ export class Explorer {
 
   #load() {
     const shared = this.#other ? commonLength(this.#node.run.ids, this.#other.run.ids) : 0;
-    const shown = [this.#node, this.#other].filter(Boolean);
+    const shown = this.#siblings(this.#node).filter((one) => [this.#node, this.#other].includes(one)); // each keeps its side
     this.versions.classList.toggle("side-by-side", shown.length > 1);
     for (const [place, node] of shown.entries()) {
       const version = new Version(node, {
         title: this.#siblings(this.#node).length > 1 ? this.#titleOf(node) : t("gbAnswer"),
         name: `token-${place}`,
-        choose: (index) => this.#choose(node, index),
+        choose: (index) => this.#pick(node, index),
         stop: () => this.chat.stop(),
-        shared: node.live ? 0 : shared,
+        shared: this.#node.live || this.#other?.live ? 0 : shared,
         failed: (error, at) => at.fail(problemOf(error)),
       });
       this.#versions.set(node.id, version);
       this.versions.append(version.element);
+      version.setActive(node === this.#node);
       if (node.live) version.grow();
       else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin());
       else version.fail(node.problem || t("noteUnanswered"));
@@ -192,18 +196,24 @@ export class Explorer {
 
   // ---- one token
 
+  get #place() {
+    return `${this.#node.id}:${this.#index}`;
+  }
+
+  /** By hand: where the token's own part stands below the screen, it comes into sight. */
+  #pick(node, index) {
+    this.#choose(node, index);
+    const below = this.pane.element.getBoundingClientRect().top - innerHeight;
+    if (below > -PEEK) this.home.scrollTop += below + innerHeight / 2;
+  }
+
   #choose(node, index) {
-    if (node !== this.#node) {
-      const before = this.#node;
-      this.#index = index;
-      this.chat.choose(node);
-      return this.#show(node, before);
-    }
+    if (node !== this.#node) return this.#changeTo(node, index);
     const version = this.#versions.get(node.id);
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
     this.#versions.forEach((one) => one.select(one === version ? index : -1));
-    const known = this.#known.get(`${node.id}:${index}`);
+    const known = this.#known.get(this.#place);
     clearTimeout(this.#timer);
     this.#running?.abort();
     if (known) return this.#shown(known);
@@ -211,12 +221,26 @@ export class Explorer {
     return undefined;
   }
 
+  /** Looks into another version, which stands beside this one or takes the place of the one that did. */
+  #changeTo(node, index) {
+    const before = this.#node;
+    this.#index = index;
+    this.chat.choose(node);
+    if (!this.#versions.has(node.id)) return this.#show(node, before);
+    [this.#node, this.#other] = [node, before];
+    this.#versions.forEach((version) => version.setActive(version.node === node));
+    const bar = this.#bar();
+    this.bar.replaceWith(bar);
+    this.bar = bar;
+    return this.#choose(node, index);
+  }
+
   async #look(node, index) {
-    const running = (this.#running = new AbortController());
+    const [running, place] = [(this.#running = new AbortController()), this.#place];
     try {
       const found = await stepAt(this.chat.current, node, index, running.signal);
       if (running.signal.aborted) return;
-      this.#known.set(`${node.id}:${index}`, found);
+      this.#known.set(place, found);
       this.#shown(found);
     } catch (error) {
       if (!running.signal.aborted) this.pane.clear(problemOf(error));
@@ -227,7 +251,7 @@ export class Explorer {
     if (!step) return this.pane.clear(t("gbNoStep"));
     const node = this.#node;
     const version = this.#siblings(node).length > 1 ? t("gbVersion", { number: siblingsOf(this.chat.current, node).indexOf(node) + 1 }) : "";
-    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index) };
+    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step) };
     return this.pane.show(step, filters, place, this.chat.isBusy);
   }
 
@@ -245,9 +269,11 @@ export function commonLength(one, other) {
   return differs < 0 ? one.length : differs;
 }
 
-function noteOf({ run, branch }, index) {
+/** Who gave a token that this version did not write: another version, the person, or itself before it was continued. */
+function noteOf({ run, branch }, index, step) {
   if (index >= run.num_opened) return "";
-  if (!branch || index < branch.at) return t("gbShared");
+  if (!branch) return step.is_given ? t("gbFromBefore") : "";
+  if (index < branch.at) return t("gbShared");
   return t(branch.kind === "text" ? "gbYourText" : "gbYourToken");
 }
 

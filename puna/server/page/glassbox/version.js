@@ -51,6 +51,13 @@ export class Version {
     this.stop.hidden = false;
   }
 
+  /** Whether its tokens are those that one looks at. */
+  setActive(isActive) {
+    this.element.classList.toggle("active", isActive);
+    if (isActive) this.element.setAttribute("aria-current", "true");
+    else this.element.removeAttribute("aria-current");
+  }
+
   fail(text) {
     this.facts.textContent = text;
   }
@@ -68,12 +75,13 @@ export class Version {
   }
 
   #show(settings) {
-    const hadFocus = this.#strip?.hasFocus;
+    const [hadFocus, top] = [this.#strip?.hasFocus, this.#strip?.element.scrollTop ?? 0];
     this.element.removeAttribute("aria-busy");
     this.#strip = new TokenStrip(this.steps.map((step) => step.token), {
       label: t("gbStripOf", { title: this.title.textContent }), logprobs: this.steps.map((step) => step.logprob), choose: this.choose, name: this.name,
     });
     this.text.replaceChildren(this.#strip.element);
+    this.#strip.element.scrollTop = top;
     this.#mark();
     if (this.#selected >= 0) this.select(this.#selected, hadFocus);
     this.facts.replaceChildren(...factsOf(this.steps, this.node, settings).map((line) => element("p", {}, line)));
@@ -110,7 +118,8 @@ function settingsOf(settings, seed) {
 const ENDS = { length: "gbEndLength", full: "noteFull", stopped: "noteStopped", left: "noteLeft", broken: "noteBroken" };
 
 /** Why it ended: the model's own sign, a stop text, a limit, or the person. */
-function endOf({ finish }, last) {
+function endOf({ finish, problem }, last) {
+  if (finish === "error") return problem || t("noteError");
   if (finish in ENDS) return t(ENDS[finish]);
   return last?.token.is_control ? t("gbEndSign", { token: last.token.piece }) : t("gbEndText");
 }

@@ -167,6 +167,12 @@ def test_loops_with_break_continue_and_else_run_as_in_python() -> None:
     assert done.result is not None and done.result.values == [0, 2, 2, 3, -1]
 
 
+def test_output_is_left_out_but_not_what_is_only_called_like_it() -> None:
+    body = "def print_and_add(items):\n    items.append(1)\nx = []\nprint('a', x)\nprint_and_add(x)\nlogger.info('b')\nreturn x"
+    done = run(sampling(body))
+    assert done.stop is None and done.result is not None and done.result.values == [1]
+
+
 def test_a_limit_of_steps_is_told_in_numbers() -> None:
     done = run(sampling("while True:\n    pass"))
     assert done.stop is not None and f"{MAX_STEPS:,} steps" in done.stop.reason

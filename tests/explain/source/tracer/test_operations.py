@@ -104,6 +104,8 @@ EXPRESSIONS = {
         "F.cross_entropy(x, torch.tensor([0, 2]), reduction='none')",
         "F.cross_entropy(input=x[None].transpose(1, 2), target=torch.tensor([[0, -1]]), reduction='none', ignore_index=-1)",
         "F.cross_entropy(x, torch.tensor([1, 1]), reduction='sum')",
+        "F.pad(x, (0, 1))",
+        "F.pad(x, (1, 0, 0, 2), value=-1)",
         "torch.nonzero(x > 0)",
         "x.index_select(1, torch.tensor([2, 0]))",
     ],

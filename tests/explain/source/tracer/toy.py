@@ -44,7 +44,7 @@ def run(source: str, function: str = "f", **chosen: Any) -> SourceRun:
     definition = next(one for one in file.definitions if one.name.rpartition(".")[2] == function)
     loop = file.loop_of(definition)
     assert loop is not None and isinstance(definition.node, ast.FunctionDef), "not recognised"
-    return run_loop(definition.name, definition.node, loop, file.program(definition), ToyModel(), chosen)
+    return run_loop(definition.name, definition.node, loop, file.scope(definition), ToyModel(), chosen)
 
 
 def sampling(body: str) -> str:
