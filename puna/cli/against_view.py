@@ -95,15 +95,16 @@ def _why(first: ComparedRun, other: OtherRun, parting: Parting) -> str:
 
 def _divergence(other: OtherRun, width: int) -> Iterator[str]:
     found = other.divergence
-    if not found.per_step:
+    if found.at is None:
         return
     if found.max == 0:
-        yield from wrapped("The models agree in every bit: KL 0 for each token of the first answer.", width, "  ", "  ")
+        yield from wrapped("The models agree on each token of the first answer: KL 0.", width, "  ", "  ")
     else:
-        where = "" if found.at is None else f" at token {found.at + 1}"
         yield from wrapped(KL_WORDS, width, "  ", "  ")
         same = f"the same token is the likeliest for {percent(found.same_top)}"
-        yield from wrapped(f"mean {found.mean:.2g}, largest {found.max:.2g}{where}; {same}", width, "    ", "    ")
+        yield from wrapped(
+            f"mean {found.mean:.2g}, largest {found.max:.2g} at token {found.at + 1}; {same}", width, "    ", "    "
+        )
         yield from _marks(shares_of(found.per_step), width)
     if found.num_left_out:
         yield from wrapped(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from puna.explain.source.tracer.values import LanguageModel
     from puna.formats.base import Checkpoint
 
-STANDARD_INPUT = "-"
 LEAST_WEIGHTS = 1_000_000_000  # fewer know little of programs, as `puna why --ask` has it
 
 
@@ -55,13 +54,14 @@ def explain_source(place: str, flags: dict[str, Any], language: str, ask: str | 
 
 def _source(place: str) -> tuple[SourceText, str | None]:
     """The text of a place, and the name of the function that is asked for."""
+    from puna.cli.source_view import STANDARD_INPUT
     from puna.cli.standard_input import read_all
     from puna.explain.source.reading import read_source, source_of
     from puna.explain.source.symbols import split_target
 
+    if place == STANDARD_INPUT:
+        return source_of(read_all(), "standard input"), None
     path, symbol = split_target(place)
-    if str(path) == STANDARD_INPUT:
-        return source_of(read_all(), "standard input"), symbol
     return read_source(path), symbol
 
 

@@ -26,6 +26,7 @@ MAX_ROWS = 33  # of a table; of a deeper model, layers at equal distances are sh
 NUM_SOURCES = 6  # positions that a picture of attention names
 NUM_OF_HEAD = 3  # the same for one head
 BAR = 8  # cells
+STRIP_AT = 39  # where the title of the strips of shades stands
 LENS_WORDS = (
     "What the model would say if it ended after a layer (the logit lens): the likeliest token there and its probability. Read a "
     "column downwards, from the embedding (0) to the model's own answer. * marks the token that was taken; the last row says "
@@ -52,7 +53,8 @@ def layers_lines(trace: Trace, width: int, heads_of: int | None = None) -> Itera
         yield from ("", *wrapped(ATTENTION_WORDS, width, "  ", "  "))
         texts = _texts(trace)
         for position in layers.positions:
-            yield from ("", *wrapped(f"{_name(position)} {shown(position.taken.text)} after {shown(position.token.text)}", width))
+            title = f"{_name(position)} {shown(position.taken.text)} after {shown(position.token.text)}"
+            yield from ("", *wrapped(title if heads_of else f"{pad(title, STRIP_AT)} layers 1 to {layers.num_layers}", width))
             yield from _heads(position, heads_of, texts, width) if heads_of else _attention(position, texts, width)
     yield from ("", *_foot(layers, width))
 

@@ -82,6 +82,7 @@ class FirstRun:
     run: ComparedRun
     completion: Completion
     logits: dict[int, Row]  # step -> (vocab_size,)
+    num_left_out: int  # steps whose logits are not kept
 
 
 class LogitsKeeper:
@@ -89,6 +90,7 @@ class LogitsKeeper:
 
     def __init__(self) -> None:
         self.logits: dict[int, Row] = {}
+        self.num_left_out = 0
         self._left = MAX_LOGITS
 
     def computed(self, first: int, last: int, num_drafts: int) -> None:
@@ -98,6 +100,8 @@ class LogitsKeeper:
         self._left -= len(logits)
         if self._left >= 0:
             self.logits[history.num_generated] = logits.copy()
+        else:
+            self.num_left_out += 1
 
     def filtered(self, name: str, kept: Candidates) -> None:
         """Not kept."""
@@ -131,15 +135,14 @@ class GivenTokens:
         return self.first.completion.token_ids[step]
 
     def told(self) -> Divergence:
-        count, values = len(self.first.completion.token_ids), self.divergences
+        values = self.divergences
         at = max(values, key=lambda step: values[step], default=None)
-        per_step = tuple(values.get(step) for step in range(max(values, default=-1) + 1))
         return Divergence(
             mean=math.fsum(values.values()) / len(values) if values else 0.0,
             max=0.0 if at is None else values[at],
             at=at,
-            per_step=per_step,
-            num_left_out=count - len(per_step),
+            per_step=tuple(values.get(step) for step in range(len(self.first.completion.token_ids))),
+            num_left_out=self.first.num_left_out,
             same_top=self.num_same_top / len(values) if values else 1.0,
         )
 
@@ -149,7 +152,7 @@ def first_run(side: Side, prompt_ids: Sequence[int], params: SamplingParams) -> 
     require_comparable(params)
     keeper = LogitsKeeper()
     completion = _completed(side, prompt_ids, params, watcher=keeper)
-    return FirstRun(side, side.run(completion, params), completion, keeper.logits)
+    return FirstRun(side, side.run(completion, params), completion, keeper.logits, keeper.num_left_out)
 
 
 def other_run(first: FirstRun, side: Side, params: SamplingParams, report: Reporter = SILENT) -> OtherRun:
@@ -307,7 +310,7 @@ def compared_layers(first: FirstRun, side: Side, params: SamplingParams, report:
         return None, "the first run has no answer"
     try:
         for checkpoint in (one, other):
-            require_memory(checkpoint, rows)
+            require_memory(checkpoint, rows, only_states=True)
     except InsufficientMemoryError as error:
         return None, error.line
     kept = LayerTap(one.config, rows, report, keeps_attention=False)

@@ -87,7 +87,7 @@ class Divergence:
         mean: the mean divergence of Kullback and Leibler, of the other model from the first, in nats
         max: the largest one
         at: the step of the largest one; null if there are none
-        per_step: of each step of the first answer, in order; null where no choice was left
+        per_step: of each step of the first answer, in order; null where a form left no choice, and where it is left out
         num_left_out: steps that are not compared, because their logits would take too much memory
         same_top: the share of steps at which both have the same most likely token
     """

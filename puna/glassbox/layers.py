@@ -26,6 +26,7 @@ from puna.formats.base import Checkpoint
 from puna.glassbox.recorder import StageRow, rank
 from puna.glassbox.trace import Candidate, TracedLayer, TracedLayers, TracedPosition, TracedStep, TracedToken
 from puna.lora import adapter_number
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.model.weights import layer_of
 from puna.plan import kv_bytes, placements_of, scratch_bytes
@@ -297,9 +298,9 @@ def distance(logits: Floats, step: TracedStep) -> float | None:
 # ---- memory -----------------------------------------------------------------------------------------------------------------
 
 
-def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int]) -> int:
+def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int], *, only_states: bool = False) -> int:
     """What the pass takes beside the loaded model to look at some positions: a layer as float32, K and V of the text, the hidden
-    states, the logits, the weights of attention."""
+    states, the logits, the weights of attention. `only_states`: without the last two."""
     model, num_tokens, depth = checkpoint.config, rows[-1] + 1, checkpoint.config.num_layers + 1
     group = min(len(rows), max(1, LENS_NUMBERS // (depth * model.vocab_size)))
     head = DEQUANTISING * min(HEAD_ROWS, model.vocab_size) * model.hidden_size
@@ -308,7 +309,9 @@ def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int]) -> int:
     attended = PYTHON_NUMBER * sum(attended_numbers(model, row) for row in rows)
     kv = kv_bytes(model, num_pages(num_tokens) * PAGE_SIZE, "f32")
     scratch = scratch_bytes(model, EngineConfig(chunk_tokens=min(num_tokens, ROWS_AT_ONCE), max_batch=1))
-    return max(_layer_bytes(checkpoint) + scratch, lens_bytes) + states + attended + kv
+    layer = _layer_bytes(checkpoint) + scratch
+    tables = 4 * num_tokens * (num_pages(num_tokens) + len(RotaryTables(model)) * model.head_dim)  # of pages, of cos and sin
+    return (layer if only_states else max(layer, lens_bytes) + attended) + states + kv + tables
 
 
 def _layer_bytes(checkpoint: Checkpoint) -> int:
@@ -321,9 +324,9 @@ def _layer_bytes(checkpoint: Checkpoint) -> int:
     return max(layers.values()) + (DEQUANTISING - 1) * largest
 
 
-def require_memory(checkpoint: Checkpoint, rows: Sequence[int]) -> None:
+def require_memory(checkpoint: Checkpoint, rows: Sequence[int], *, only_states: bool = False) -> None:
     """InsufficientMemoryError, before anything is allocated, if the pass does not fit beside the loaded model."""
-    needed, (_, free) = needed_bytes(checkpoint, rows), memory_bytes()
+    needed, (_, free) = needed_bytes(checkpoint, rows, only_states=only_states), memory_bytes()
     if needed > free:
         raise InsufficientMemoryError(
             f"looking at layers needs {gib(needed)} beside the model, a layer of it as float32, and {gib(free)} are free",

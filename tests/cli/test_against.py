@@ -121,7 +121,7 @@ def test_a_person_sees_where_they_part_and_by_how_much(folder: Path, puna: Puna)
     assert done.code == 0 and max(map(len, done.out.splitlines())) <= 80
     for part in (
         "The first run: ", "Against temperature=1.5,seed=2", "They part at token ", "the first run takes it", "this run takes it",
-        "Hidden states differ from layer 2 on", "The answers are the same, all 8 tokens.", "The models agree in every bit",
+        "Hidden states differ from layer 2 on", "The answers are the same, all 8 tokens.", "The models agree on each token",
         "This run drew 0.", "no layer differs",
     ):  # fmt: skip
         assert part in " ".join(done.out.split()), part

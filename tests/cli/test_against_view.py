@@ -44,7 +44,7 @@ WORDS = [
     ({"layers": LayerErrors((0.0, 0.0), None, None, 3)}, "no layer differs, at 3 positions"),
     ({"layers": LayerErrors((0.5, None), 0, 1, 3)}, "differ from the embedding on by 0.5"),
     ({"layers": None, "why_no_layers": "because"}, "Layers are not compared: because."),
-    ({"divergence": Divergence(0.0, 0.0, 0, (0.0,), 0, 1.0)}, "agree in every bit: KL 0"),
+    ({"divergence": Divergence(0.0, 0.0, 0, (0.0,), 0, 1.0)}, "agree on each token of the first answer: KL 0"),
 ]
 
 

@@ -83,6 +83,11 @@ def test_json_holds_what_is_shown(puna: Puna, toy: None, sampler: Path) -> None:
     assert report["parts"][2]["run"] is None
 
 
+def test_standard_input_is_a_file_too(puna: Puna, toy: None) -> None:
+    done = puna("explain", "-", stdin=SAMPLER)
+    assert done.code == 0 and done.out.startswith("standard input, 13 lines") and "draw, a function" in done.out
+
+
 def test_without_the_default_model_it_reads_and_says_so(puna: Puna, sampler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain_source, "load_model", _no_model)
     done = puna("explain", f"{sampler}:draw")
@@ -284,3 +289,28 @@ def test_no_model_is_asked_unless_it_is_told_to(puna: Puna, toy: None, sampler: 
     os.environ.pop("PUNA_API_KEY", None)
     assert "~ " not in puna("explain", str(sampler)).out
     assert puna("explain", "sampling", "--ask", "m").code == 2
+
+
+@pytest.mark.full
+def test_the_listing_is_explained_on_the_default_model(puna: Puna, default_model: Path) -> None:
+    """Each block that is reached shows values, and what the ids spell begins with the prompts."""
+    listing = Path(__file__).parents[1] / "explain/source/listing.py"
+    done = puna("explain", f"{listing}:generate", "--model", str(default_model), "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    part, helper = report["parts"]
+    assert part["run"]["stop"] is None and part["run"]["num_model_calls"] > 6 and helper["name"] == "nucleus_draw"
+    reached = [block for block in part["blocks"] if block["executions"] and block["names"]]
+    assert len(reached) > 15 and all(one["value"] for block in reached for one in block["names"] if not one["is_cold"])
+    (rows,) = (one for one in part["parameters"] if one["name"] == "rows")
+    assert rows["value"]["texts"] == ["The capital of Peru is", "One, two, three, four, five,"]
+    probs = next(one for block in reached for one in block["names"] if one["name"] == "probs")["value"]
+    assert probs["shape"] == [2, report_vocabulary(report)] and 0 < probs["largest"][0]["value"] < 1
+
+
+def report_vocabulary(report: dict[str, Any]) -> int:
+    """The size of the vocabulary, from the logits of the run."""
+    shapes = [
+        one["value"]["shape"] for block in report["parts"][0]["blocks"] for one in block["names"] if one["name"] == "logits"
+    ]
+    return int(next(shape[-1] for shape in shapes if shape))

@@ -170,6 +170,13 @@ def test_a_run_that_ends_before_the_other_is_told(llm: LLM) -> None:
         assert (found.parting.first is not None, found.parting.other) == (has_first, None)
 
 
+def test_where_a_form_leaves_no_choice_nothing_is_compared(llm: LLM) -> None:
+    found = only(llm.diff(PROMPT, choice=["abcde", "abcxy"], max_tokens=9, changed={"seed": 1}))
+    steps = llm.trace(PROMPT, choice=["abcde", "abcxy"], max_tokens=9).steps
+    assert [value is None for value in found.divergence.per_step] == [not step.stages for step in steps]
+    assert found.divergence.num_left_out == 0 and found.divergence.max == 0 and found.parting is None
+
+
 def test_an_adapter_is_a_difference_from_its_first_layer_on(tmp_path: Path) -> None:
     case = Case("llama-3.1", tmp_path)
     with LLM(case.path, device="reference", lora_modules=case.modules, report=SILENT) as llm:
@@ -192,7 +199,7 @@ def test_what_does_not_fit_is_left_out_and_told(llm: LLM, monkeypatch: pytest.Mo
     monkeypatch.setattr("puna.glassbox.layers.memory_bytes", lambda: (1 << 30, 1000))
     with running(name="a copy") as copy:
         found = only(llm.diff(PROMPT, other=copy, **GREEDY))
-    assert (len(found.divergence.per_step), found.divergence.num_left_out) == (5, 11)
+    assert found.divergence.per_step == (0.0,) * 5 + (None,) * 11 and found.divergence.num_left_out == 11
     assert found.layers is None and "looking at layers needs" in found.why_no_layers
 
 

@@ -12,6 +12,7 @@ from puna.errors import UsageError, did_you_mean
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 DefinitionNode = FunctionNode | ast.ClassDef
 MAX_LISTED = 12
+MAX_COMPARED = 2000  # names that are compared with a misspelt one: each takes some microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ def find(known: Sequence[Definition], wanted: str, file: str) -> list[Definition
     if ending:
         return ending
     every = list(dict.fromkeys(one.name for one in known))
-    similar = did_you_mean(wanted, every) or did_you_mean(wanted, [name.rpartition(".")[2] for name in every])
+    similar = did_you_mean(wanted, every[:MAX_COMPARED]) or did_you_mean(
+        wanted, [n.rpartition(".")[2] for n in every[:MAX_COMPARED]]
+    )
     listed = ", ".join(every[:MAX_LISTED]) + (f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else "")
     hint = similar or (f"It has {listed}." if every else f"It has no functions: puna explain {file}")
     raise UsageError(f"{file} has no function or class {wanted}", hint=hint)
@@ -100,5 +103,5 @@ def split_target(target: str) -> tuple[Path, str | None]:
     ('Llama.generate', None, None)
     """
     head, colon, tail = target.rpartition(":")
-    is_symbol = bool(colon and head) and all(part.isidentifier() for part in tail.split(".")) and (len(head) > 1 or head == "-")
+    is_symbol = bool(colon and head) and all(part.isidentifier() for part in tail.split(".")) and len(head) > 1
     return (Path(head), tail) if is_symbol else (Path(target), None)

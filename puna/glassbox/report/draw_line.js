@@ -7,7 +7,7 @@ import { count, decimal } from "./numbers.js";
 import { rich, spokenLanguage, t } from "./words.js";
 
 const NARROW = 0.04; // a part that the number fell on and that is narrower is shown magnified, too
-const LABEL_FROM = 0.07; // the narrowest part, of what is shown, that has a label
+const PER_LETTER = 0.015; // of what is shown: a part that is narrower than its label has none
 const GAP = 2e-5; // wider gaps belong to candidates that are not listed
 const TICKS = [0, 0.25, 0.5, 0.75, 1];
 
@@ -80,7 +80,8 @@ function drawn(part, index, isChosen, [from, to]) {
   const [low, high] = [Math.max(part.low, from), Math.min(part.high, to)];
   const [x, width] = [(low - from) / (to - from), (high - low) / (to - from)];
   const kind = isChosen ? "chosen" : part.id === null ? "others" : `part-${index % 2}`;
-  const text = width >= LABEL_FROM && part.id !== null ? shape("text", { x: "50%", y: 26, "text-anchor": "middle" }, quoted(textOf(part))) : null;
+  const label = part.id === null ? "" : quoted(textOf(part));
+  const text = label && width >= PER_LETTER * label.length ? shape("text", { x: "50%", y: 26, "text-anchor": "middle" }, label) : null;
   return shape(
     "svg",
     { x: `${(x * 100).toFixed(3)}%`, y: 22, width: `${(width * 100).toFixed(3)}%`, height: 42, class: `part ${kind}` },

@@ -77,7 +77,7 @@ def test_a_file_without_functions_says_so() -> None:
         ("a.py:A.f", "a.py", "A.f"),
         ("/x/y:z.py", "/x/y", "z.py"),
         ("C:\\code\\x.py", "C:\\code\\x.py", None),
-        ("-:f", "-", "f"),
+        ("-:f", "-:f", None),
     ],
 )
 def test_a_target_is_a_file_and_perhaps_a_name(target: str, path: str, symbol: str | None) -> None:
