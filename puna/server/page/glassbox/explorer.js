@@ -21,6 +21,7 @@ export class Explorer {
   #versions = new Map(); // of a message's id
   #index = -1;
   #known = new Map(); // steps by "id:index"
+  #traces = new Map(); // of whole answers, by a message's id: what was asked for once is not computed again
   #running = null;
   #timer = 0;
 
@@ -36,6 +37,7 @@ export class Explorer {
   /** Looks into an answer. */
   open(node) {
     this.#known.clear();
+    this.#traces.clear();
     useLanguageOfPage();
     document.body.classList.add("with-glassbox");
     this.home.hidden = false;
@@ -174,7 +176,7 @@ export class Explorer {
       this.versions.append(version.element);
       version.setActive(node === this.#node);
       if (node.live) version.grow();
-      else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin());
+      else if (canLookInto(node)) version.load(this.chat.current, this.#traces, () => node === this.#node && this.#begin());
       else version.fail(node.problem || t("noteUnanswered"));
     }
   }

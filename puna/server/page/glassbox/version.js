@@ -23,17 +23,20 @@ export class Version {
     this.element = element("section", { class: "version", "aria-label": title }, this.title, this.text, this.facts, this.stop);
   }
 
-  /** Asks for the steps of the whole answer; `begun` hears of the first ones. */
-  async load(chat, begun) {
+  /** Asks for the steps of the whole answer, unless `known` (by a message's id) has them; `begun` hears of the first ones. */
+  async load(chat, known, begun) {
     const { signal } = this.#running;
+    const traces = [];
     this.facts.textContent = t("gbReading");
     try {
-      for await (const { steps, settings } of stepsOf(chat, this.node, signal)) {
+      for await (const trace of known.get(this.node.id) ?? stepsOf(chat, this.node, signal)) {
         if (signal.aborted) return;
-        this.steps.push(...steps);
-        this.#show(settings);
-        if (this.steps.length === steps.length) begun?.();
+        traces.push(trace);
+        this.steps.push(...trace.steps);
+        this.#show(trace.settings);
+        if (traces.length === 1) begun?.();
       }
+      known.set(this.node.id, traces);
     } catch (error) {
       if (!signal.aborted) this.failed(error, this);
     }
