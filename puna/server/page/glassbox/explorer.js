@@ -11,6 +11,7 @@ import { canLookInto, rankedAt, stepAt, stepWith } from "./answers.js";
 import { rich, useLanguageOfPage } from "./speech.js";
 import { StepPane } from "./step_pane.js";
 import { Version } from "./version.js";
+import { WholeAnswer } from "./whole_answer.js";
 
 const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
@@ -101,8 +102,9 @@ export class Explorer {
       exact: (changed, signal) => stepWith(this.chat.current, this.#node, this.#index, changed, signal),
       rank: (texts, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, signal),
     });
+    this.whole = new WholeAnswer((index) => this.#choose(this.#node, index));
     this.versions = element("div", { class: "versions" });
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answers" }, this.#bar(), this.versions, surpriseLegend()), this.pane.element));
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, element("div", { class: "answers" }, this.#bar(), this.versions, surpriseLegend()), this.whole.element), this.pane.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -175,7 +177,7 @@ export class Explorer {
       this.#versions.set(node.id, version);
       this.versions.append(version.element);
       if (node.live) version.grow();
-      else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin());
+      else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin(), () => node === this.#node && this.whole.show(version, this.#index));
       else version.fail(node.problem || t("noteUnanswered"));
     }
   }
@@ -219,6 +221,7 @@ export class Explorer {
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
     this.#versions.forEach((one) => one.select(one === version ? index : -1));
+    if (version.prompt) this.whole.show(version, index);
     const known = this.#known.get(this.#place);
     clearTimeout(this.#timer);
     this.#running?.abort();
@@ -243,7 +246,7 @@ export class Explorer {
     if (!step) return this.pane.clear(t("gbNoStep"));
     const node = this.#node;
     const version = this.#siblings(node).length > 1 ? t("gbVersion", { number: siblingsOf(this.chat.current, node).indexOf(node) + 1 }) : "";
-    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step) };
+    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step), end: endNoteOf(node, this.#index, step) };
     return this.pane.show(step, filters, place, this.chat.isBusy);
   }
 
@@ -267,6 +270,11 @@ function noteOf({ run, branch }, index, step) {
   if (!branch) return step.is_given ? t("gbFromBefore") : "";
   if (index < branch.at) return t("gbShared");
   return t(branch.kind === "text" ? "gbYourText" : "gbYourToken");
+}
+
+/** What the last token of an answer says that the model ended by itself. */
+function endNoteOf({ run, finish }, index, step) {
+  return finish === "stop" && index === run.ids.length - 1 && step.token.is_control ? t("gbIsEnd") : "";
 }
 
 function problemOf(error) {
