@@ -262,14 +262,18 @@ def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:
 
 def _truth_words(block: BlockNote) -> str:
     told = ["true" if one else "not true" for one in block.truths]
-    which = "The condition is" if len(told) == 1 else "The conditions are, in their order,"
+    which = "Its condition is" if len(told) == 1 else "Its conditions are, in their order,"
     rounds = " in the first round" if (block.executions or 0) > 1 else ""
     return f"{which} {', '.join(told)} here{rounds}."
 
 
 def _measured(block: BlockNote, width: int) -> Iterator[str]:
     """What the run held after each line: the parts of tensors that it took, the results of calls, the names that it set."""
-    rows = [(one.line, 0, one.code, f"{_value_words(one.value)}; it takes, {one.takes}") for one in block.slices if one.value]
+    rows = [
+        (one.line, 0, one.code, _value_words(one.value) + (f"; it takes, {one.takes}" if one.takes else ""))
+        for one in block.slices
+        if one.value
+    ]
     rows += [
         (one.line, 1, f"{_short(one.name)}(...)", _value_words(one.value))
         for one in block.calls
@@ -351,7 +355,7 @@ def _value_words(value: Snapshot) -> str:
     if value.largest:
         words.append(f"largest of the first row: {', '.join(_large(one.text, one.position, one.value) for one in value.largest)}")
     if value.texts:
-        words.append("spells " + ", ".join(_quoted(one) for one in value.texts))
+        words.append("spells " + ", ".join(_glued(one) for one in value.texts))
     return "; ".join(words)
 
 
@@ -394,6 +398,11 @@ def _number(value: Any) -> str:
 def _large(text: str | None, position: int, value: Any) -> str:
     where = f"at{GLUE}{position}" if text is None else _quoted(text).replace(" ", GLUE)
     return f"{where}{GLUE}{_number(value)}"
+
+
+def _glued(text: str) -> str:
+    """A text in quotes; no line ends within a short one."""
+    return _quoted(text).replace(" ", GLUE) if len(text) < 20 else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -26,6 +26,7 @@ from puna.formats.base import Checkpoint
 from puna.glassbox.recorder import StageRow, rank
 from puna.glassbox.trace import Candidate, TracedLayer, TracedLayers, TracedPosition, TracedStep, TracedToken
 from puna.lora import adapter_number
+from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.model.weights import layer_of
 from puna.plan import kv_bytes, placements_of, scratch_bytes
@@ -309,7 +310,8 @@ def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int], *, only_states: bo
     kv = kv_bytes(model, num_pages(num_tokens) * PAGE_SIZE, "f32")
     scratch = scratch_bytes(model, EngineConfig(chunk_tokens=min(num_tokens, ROWS_AT_ONCE), max_batch=1))
     layer = _layer_bytes(checkpoint) + scratch
-    return (layer if only_states else max(layer, lens_bytes) + attended) + states + kv
+    tables = 4 * num_tokens * (num_pages(num_tokens) + len(RotaryTables(model)) * model.head_dim)  # of pages, of cos and sin
+    return (layer if only_states else max(layer, lens_bytes) + attended) + states + kv + tables
 
 
 def _layer_bytes(checkpoint: Checkpoint) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -155,16 +156,46 @@ def require_close(found: Logits, expected: Logits, tolerance: tuple[float, float
 
 
 PAGES = [3, 11, 7, 0]
+AUTO: dict[str, KVType] = {"reference": "f32", "cpu": "f16", "torch": "bf16"}  # what each makes of "auto"
 devices = pytest.mark.parametrize("device", BACKENDS_UNDER_TEST)
-kv_types = pytest.mark.parametrize(("device", "kv"), [(d, kv) for d in BACKENDS_UNDER_TEST for kv in KV_TYPES[d]])
+DEVICES_KV = [(device, kv) for device in BACKENDS_UNDER_TEST for kv in KV_TYPES[device]]
+kv_types = pytest.mark.parametrize(("device", "kv"), DEVICES_KV)
 # What can change a bit: the default, and int8 of our own kernels, which are written a whole head at a time.
-bit_kv_types = pytest.mark.parametrize(("device", "kv"), [*((d, "auto") for d in BACKENDS_UNDER_TEST), ("cpu", "int8")])
+CAN_CHANGE_BITS: list[tuple[str, KVType]] = [*AUTO.items(), ("cpu", "int8")]
+bit_kv_types = pytest.mark.parametrize(("device", "kv"), CAN_CHANGE_BITS)
 
 
-def models(shapes: Sequence[str]) -> pytest.MarkDecorator:
+class Case(NamedTuple):
+    """A model on a device."""
+
+    quant: str
+    shape: str
+    device: str
+    kv: KVType
+
+
+class Loaded(NamedTuple):
+    """A case, loaded."""
+
+    case: Case
+    checkpoint: Checkpoint
+    backend: Backend
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> Iterator[Loaded]:
+    """Tests of one model stand side by side, so it is loaded once; what others left in its pages is overwritten, or not read."""
+    case: Case = request.param
+    checkpoint = random_model(case.shape, case.quant, seed=1)
+    with loaded(case.device, checkpoint, kv=case.kv) as backend:
+        yield Loaded(case, checkpoint, backend)
+
+
+def models(shapes: Sequence[str], on: Sequence[tuple[str, KVType]]) -> pytest.MarkDecorator:
     """These shapes in every type of theirs, and the wide ones in the K-quants."""
-    cases = [*product(QUANTS, shapes), *product(K_QUANTS, WIDE_SIZES)]
-    return pytest.mark.parametrize(("quant", "shape"), cases, ids=lambda name: name)
+    sizes = [*product(QUANTS, shapes), *product(K_QUANTS, WIDE_SIZES)]
+    cases = [Case(*size, *where) for size in sizes for where in on]
+    return pytest.mark.parametrize("model", cases, indirect=True, ids="-".join)
 
 
 @lru_cache(maxsize=4)  # one model's tests stand side by side
@@ -192,20 +223,26 @@ families = pytest.mark.parametrize(
 @pytest.mark.parametrize("device", WITH_FAMILIES)
 @families
 def test_families_have_the_references_logits(device: str, quant: str, shape: str) -> None:
-    test_logits_are_the_references(device, "f32", quant, shape)
+    checkpoint = random_model(shape, quant, seed=1)
+    with loaded(device, checkpoint, kv="f32") as backend:
+        require_the_references_logits(Loaded(Case(quant, shape, device, "f32"), checkpoint, backend))
 
 
 @pytest.mark.parametrize("device", WITH_FAMILIES)
 @families
 def test_families_agree_bit_for_bit_in_chunks_and_steps(device: str, quant: str, shape: str) -> None:
-    test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device, "auto", quant, shape)
+    checkpoint = random_model(shape, quant, seed=1)
+    with loaded(device, checkpoint) as backend:
+        require_the_same_bits_in_chunks(checkpoint, backend)
 
 
 @pytest.mark.parametrize("device", WITH_FAMILIES)
 @pytest.mark.parametrize("quant", ["F32", "Q8_0"])
 @pytest.mark.parametrize("shape", [*CHOOSERS, "like-gemma", "like-olmo", "two-ropes"])
 def test_families_have_the_same_bits_in_a_batch_and_on_any_threads(device: str, quant: str, shape: str) -> None:
-    test_a_batch_changes_no_bit(device, "auto", quant, shape)
+    checkpoint = random_model(shape, quant, seed=1)
+    with loaded(device, checkpoint) as backend:
+        require_the_same_bits_in_a_batch(checkpoint, backend)
     test_threads_change_no_bit(device, "auto", quant, shape)
 
 
@@ -218,46 +255,58 @@ def tolerance(device: str, quant: str, kv: KVType) -> tuple[float, float]:
     return QUANTISED
 
 
-@kv_types
-@models(list(ODD_SIZES))
-def test_logits_are_the_references(device: str, kv: KVType, quant: str, shape: str) -> None:
-    checkpoint = random_model(shape, quant, seed=1)
+@models(list(ODD_SIZES), DEVICES_KV)
+def test_logits_are_the_references(model: Loaded) -> None:
+    require_the_references_logits(model)
+
+
+def require_the_references_logits(model: Loaded) -> None:
+    (quant, shape, device, kv), checkpoint, backend = model
     ids = random_ids(checkpoint.config, 41)
     expected = reference_logits(shape, quant, seed=1, length=41)
-    with loaded(device, checkpoint, kv=kv) as backend:
-        found = forward(backend, (ids, 0, PAGES))
+    found = forward(backend, (ids, 0, PAGES))
     assert found.dtype == np.float32 and found.shape == (41, checkpoint.config.vocab_size)
     require_close(found, expected, tolerance(device, quant, kv))
 
 
-@bit_kv_types
-@models(list(ODD_SIZES))
-def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(device: str, kv: KVType, quant: str, shape: str) -> None:
-    checkpoint = random_model(shape, quant, seed=2)
-    ids = random_ids(checkpoint.config, 37)
-    with loaded(device, checkpoint, kv=kv) as backend:
-        whole = forward(backend, (ids, 0, PAGES))
-        steps = [forward(backend, ([i], p, [1, 2, 4])) for p, i in enumerate(ids)]
-        cuts = [0, 1, 3, 8, 16, 17, 33, 37]
-        chunks = [forward(backend, (ids[a:b], a, [5, 6, 8])) for a, b in pairwise(cuts)]
+@models(list(ODD_SIZES), CAN_CHANGE_BITS)
+def test_chunks_decode_steps_and_one_shot_agree_bit_for_bit(model: Loaded) -> None:
+    require_the_same_bits_in_chunks(model.checkpoint, model.backend)
+
+
+def require_the_same_bits_in_chunks(checkpoint: Checkpoint, backend: Backend) -> None:
+    ids = random_ids(checkpoint.config, 37, seed=2)
+    whole = forward(backend, (ids, 0, PAGES))
+    steps = [forward(backend, ([i], p, [1, 2, 4])) for p, i in enumerate(ids)]
+    cuts = [0, 1, 3, 8, 16, 17, 33, 37]
+    chunks = [forward(backend, (ids[a:b], a, [5, 6, 8])) for a, b in pairwise(cuts)]
     assert np.array_equal(np.concatenate(steps), whole), "decoding differs from prefill"
     assert np.array_equal(np.concatenate(chunks), whole), "chunks differ from one shot"
 
 
-@bit_kv_types
-@models(["plain", "ratio-3-head-64", "hidden-70-ffn-172"])
-def test_a_batch_changes_no_bit(device: str, kv: KVType, quant: str, shape: str) -> None:
+@models(["plain", "ratio-3-head-64", "hidden-70-ffn-172"], CAN_CHANGE_BITS)
+def test_a_batch_changes_no_bit(model: Loaded) -> None:
+    require_the_same_bits_in_a_batch(model.checkpoint, model.backend)
+
+
+def require_the_same_bits_in_a_batch(checkpoint: Checkpoint, backend: Backend) -> None:
     """Sequences of many lengths in one step, decode rows between chunks, in two orders."""
-    checkpoint = random_model(shape, quant, seed=3)
     prompts = [random_ids(checkpoint.config, n, seed=n) for n in (1, 2, 7, 16, 17, 1, 1, 30, 5)]
     tables = [[2 * i + 1, 2 * i] for i in range(len(prompts))]
-    with loaded(device, checkpoint, kv=kv) as backend:
-        alone = [forward(backend, (ids, 0, table)) for ids, table in zip(prompts, tables, strict=True)]
-        for order in (range(len(prompts)), [8, 3, 0, 5, 1, 7, 2, 6, 4]):
-            together = forward(backend, *((prompts[i], 0, tables[i]) for i in order))
-            assert np.array_equal(together, np.concatenate([alone[i] for i in order]))
-        last = forward(backend, *((ids, 0, table) for ids, table in zip(prompts, tables, strict=True)), last_only=True)
-        assert np.array_equal(last, np.stack([rows[-1] for rows in alone]))
+    alone = [forward(backend, (ids, 0, table)) for ids, table in zip(prompts, tables, strict=True)]
+    for order in (range(len(prompts)), [8, 3, 0, 5, 1, 7, 2, 6, 4]):
+        together = forward(backend, *((prompts[i], 0, tables[i]) for i in order))
+        assert np.array_equal(together, np.concatenate([alone[i] for i in order]))
+    last = forward(backend, *((ids, 0, table) for ids, table in zip(prompts, tables, strict=True)), last_only=True)
+    assert np.array_equal(last, np.stack([rows[-1] for rows in alone]))
+
+
+@devices
+def test_the_default_of_k_and_v_is_among_the_types_that_are_tested(device: str) -> None:
+    checkpoint, config = random_model("plain", "F32", seed=1), EngineConfig(device=device, page_size=PAGE_SIZE)
+    backend = create_backend(config)
+    assert plan_of(checkpoint, config, backend).kv_type == AUTO[device]
+    backend.close()
 
 
 @devices

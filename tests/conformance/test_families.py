@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from puna.backends.base import Backend
 from puna.batch import Logits
 from puna.formats.base import Checkpoint
 from tests.conformance.test_backends import forward, loaded
@@ -21,10 +23,28 @@ assert max(LENGTHS) > 4 * max(ORIGINAL_CONTEXT, WINDOW)
 CASES = [(name, device) for name, family in FAMILIES.items() for device in family.devices]
 
 
+class Loaded(NamedTuple):
+    """A family's model on a device."""
+
+    name: str
+    backend: Backend
+
+
 @lru_cache(maxsize=1)
 def made(name: str) -> tuple[Any, Checkpoint]:
     model = FAMILIES[name].transformers_model(seed=5)
     return model, FAMILIES[name].checkpoint(model)
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> Iterator[Loaded]:
+    """Tests of one model stand side by side, so it is loaded once; what others left in its pages is overwritten, or not read."""
+    name, device = request.param
+    with loaded(device, made(name)[1], kv="f32") as backend:
+        yield Loaded(name, backend)
+
+
+cases = pytest.mark.parametrize("model", CASES, indirect=True, ids="-".join)
 
 
 def ids_of(length: int) -> list[int]:
@@ -32,10 +52,12 @@ def ids_of(length: int) -> list[int]:
     return ids
 
 
-def expected_logits(model: Any, ids: list[int], prompt: int) -> Logits:
+@lru_cache(maxsize=len(LENGTHS) + 1)  # once for all devices
+def expected_logits(name: str, length: int, prompt: int) -> Logits:
     """Of every token: those of the prompt in one pass, then one by one with the keys and values kept."""
     import torch
 
+    (model, _), ids = made(name), ids_of(length)
     with torch.no_grad():
         out = model(torch.tensor([ids[:prompt]]), use_cache=True)
         rows = [out.logits[0].numpy()]
@@ -52,24 +74,20 @@ def require_equal(found: Logits, expected: Logits) -> None:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(("name", "device"), CASES)
-def test_a_prompt_has_the_logits_of_transformers(name: str, device: str, length: int) -> None:
-    oracle, checkpoint = made(name)
+@cases
+def test_a_prompt_has_the_logits_of_transformers(model: Loaded, length: int) -> None:
     ids = ids_of(length)
-    with loaded(device, checkpoint, kv="f32") as backend:
-        found = [
-            forward(backend, (ids[first : first + CHUNK], first, PAGES), prompt_length=length)
-            for first in range(0, length, CHUNK)
-        ]
-    require_equal(np.concatenate(found), expected_logits(oracle, ids, length))
+    found = [
+        forward(model.backend, (ids[first : first + CHUNK], first, PAGES), prompt_length=length)
+        for first in range(0, length, CHUNK)
+    ]
+    require_equal(np.concatenate(found), expected_logits(model.name, length, length))
 
 
-@pytest.mark.parametrize(("name", "device"), CASES)
-def test_tokens_after_the_prompt_have_the_logits_of_transformers(name: str, device: str) -> None:
+@cases
+def test_tokens_after_the_prompt_have_the_logits_of_transformers(model: Loaded) -> None:
     """Steps begin before the window and the original context are full, and end past both."""
-    oracle, checkpoint = made(name)
     prompt, ids = 30, ids_of(110)
-    with loaded(device, checkpoint, kv="f32") as backend:
-        rows = [forward(backend, (ids[:prompt], 0, PAGES), prompt_length=prompt)]
-        rows += [forward(backend, ([ids[i]], i, PAGES), prompt_length=prompt) for i in range(prompt, len(ids))]
-    require_equal(np.concatenate(rows), expected_logits(oracle, ids, prompt))
+    rows = [forward(model.backend, (ids[:prompt], 0, PAGES), prompt_length=prompt)]
+    rows += [forward(model.backend, ([ids[i]], i, PAGES), prompt_length=prompt) for i in range(prompt, len(ids))]
+    require_equal(np.concatenate(rows), expected_logits(model.name, len(ids), prompt))

@@ -52,7 +52,7 @@ class CallNote:
 
 @dataclass(frozen=True, slots=True)
 class SliceNote:
-    """What brackets take of a tensor, and in the run the first such part."""
+    """What brackets take of a tensor, and in the run the first such part; or a size of the model, which takes nothing."""
 
     code: str
     line: int
@@ -386,7 +386,7 @@ def _own_expressions(block: CodeBlock) -> Iterator[ast.expr]:
             one for name, given in ast.iter_fields(block.head) if name not in BODIES
             for one in (given if isinstance(given, list) else [given]) if isinstance(one, ast.AST)
         ]  # fmt: skip
-    found = [one for root in roots for one in ast.walk(root) if isinstance(one, ast.Call | ast.Subscript)]
+    found = [one for root in roots for one in ast.walk(root) if isinstance(one, ast.Call | ast.Subscript | ast.Attribute)]
     return iter(sorted(found, key=lambda one: (one.lineno, one.col_offset)))
 
 
@@ -494,6 +494,8 @@ PYTHON_KINDS: Mapping[str, str] = {
 def _slices(nodes: Sequence[ast.expr], run: SourceRun | None) -> list[SliceNote]:
     found: dict[str, SliceNote] = {}
     for node in nodes:
+        if isinstance(node, ast.Attribute) and run is not None and (fact := run.value_at(position_of(node))) is not None:
+            found.setdefault(code(node), SliceNote(code(node), node.lineno, "", fact))
         takes = brackets(node) if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name | ast.Attribute) else None
         if takes is not None and isinstance(node, ast.Subscript):
             value = None if run is None else run.value_at(position_of(node))

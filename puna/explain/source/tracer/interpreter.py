@@ -430,7 +430,10 @@ class Interpreter:
             case SelfValue() if node.attr in owner.methods:
                 return UserFunction(owner.methods[node.attr], self._module, owner)
             case SelfValue() | ModelSizes() | TokenizerValue():
-                return owner.attribute(node.attr)
+                found = owner.attribute(node.attr)
+                if isinstance(found, int | float | list):
+                    self.calls.setdefault(position_of(node), snapshot(found, self._spelling))
+                return found
             case ModelValue():
                 return attribute_of_model(owner, node.attr)
         return attribute_of(owner, node.attr)
