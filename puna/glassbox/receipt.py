@@ -111,7 +111,7 @@ class Receipt:
         """
         for what in ("weights", "tokenizer"):
             self._require_equal(what, getattr(self, what), getattr(fingerprint, what), model)
-        if self.adapter:
+        if self.adapter or self.settings.get("lora_name") is not None:
             name = str(self.settings.get("lora_name"))
             if name not in adapters:
                 given = name if name.isprintable() and len(name) <= MAX_NAME else "NAME"

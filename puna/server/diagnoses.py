@@ -28,16 +28,15 @@ from puna.machine.probes import MEASURING, PROBES
 from puna.machine.probes.base import Patient, Probe
 from puna.machine.probes.gpu_self_test import gpu_self_test
 from puna.machine.probes.nccl import nccl
-from puna.machine.probes.network import network
 from puna.machine.why import why
 from puna.server.failures import FAILURES
 from puna.server.fields import Fields
-from puna.server.private import has_other_clients, own_folders, without_paths
+from puna.server.private import is_of_another, own_folders, without_paths
 from puna.server.service import Endpoint, Service
 from puna.server.wires.openai_shapes import error_body
 
 BESIDE_MODELS: tuple[Probe, ...] = tuple(probe for probe in PROBES if probe not in (*MEASURING, gpu_self_test, nccl))
-OF_THIS_MACHINE_ALONE: tuple[Probe, ...] = (network,)  # names, addresses and proxies are nobody else's business
+OF_THIS_MACHINE_ALONE = "network."  # how the names of such checks begin
 KEPT_S = 60.0  # findings are shown again for so long: a client can make the doctor look once in that time
 MAX_TEXT = 1 << 20  # characters
 MAX_WAITING = 8  # texts
@@ -46,26 +45,28 @@ MAX_WAITING = 8  # texts
 class Doctor:
     """The findings of this machine, looked up when they are asked for, and kept for KEPT_S."""
 
-    def __init__(self, device: str, hides: bool, host: Host | None = None) -> None:
-        self._hides, self._device, self._host = hides, device, host
+    def __init__(self, device: str, host: Host | None = None) -> None:
+        self._device, self._host = device, host
         self._lock = asyncio.Lock()
         self._findings: list[dict[str, Any]] = []
         self._looked_at = float("-inf")
 
-    async def findings(self) -> dict[str, Any]:
-        """The findings as JSON, and how many seconds ago they were made. Who asks while the doctor looks gets the same."""
+    async def findings(self, hides: bool) -> dict[str, Any]:
+        """The findings as JSON, and how many seconds ago they were made. Who asks while the doctor looks gets the same.
+
+        `hides`: without paths, and without those of the network, whose names and addresses are nobody else's business.
+        """
         async with self._lock:
             if time.monotonic() - self._looked_at > KEPT_S:
                 self._findings = await asyncio.to_thread(self._look)
                 self._looked_at = time.monotonic()
-        return {"findings": self._findings, "age_s": time.monotonic() - self._looked_at, "hides_paths": self._hides}
+            found, age_s = self._findings, time.monotonic() - self._looked_at
+        if hides:
+            found = without_paths([one for one in found if not one["check"].startswith(OF_THIS_MACHINE_ALONE)], own_folders())
+        return {"findings": found, "age_s": age_s, "hides_paths": hides}
 
     def _look(self) -> list[dict[str, Any]]:
-        probes = [probe for probe in BESIDE_MODELS if not (self._hides and probe in OF_THIS_MACHINE_ALONE)]
-        found = examine(Patient(self._host or ThisHost(), self._device), probes)
-        findings = [asdict(finding) for finding in found]
-        hidden: list[dict[str, Any]] = without_paths(findings, own_folders())
-        return hidden if self._hides else findings
+        return list(map(asdict, examine(Patient(self._host or ThisHost(), self._device), BESIDE_MODELS)))
 
 
 class WhyFields(Fields):
@@ -98,22 +99,22 @@ def explained(told: str, hides: bool, host: Host | None = None) -> dict[str, Any
 
 def doctor_endpoint(service: Service) -> Endpoint:
     """The answer to the page's `GET /page/doctor`."""
-    doctor = Doctor(service.models.config.device, has_other_clients(service.settings))
+    doctor = Doctor(service.models.config.device)
 
     async def answer(request: Request) -> ASGIApp:
-        return JSONResponse(await doctor.findings())
+        return JSONResponse(await doctor.findings(is_of_another(request, service.settings)))
 
     return service.answered(answer, error_body)
 
 
 def why_endpoint(service: Service) -> Endpoint:
     """The answer to the page's `POST /page/why`."""
-    hides, line = has_other_clients(service.settings), OneAtATime(MAX_WAITING)
+    line = OneAtATime(MAX_WAITING)
 
     async def answer(request: Request) -> ASGIApp:
         fields = WhyFields.read(await service.read_json(request))
         async with line.turn():
-            return JSONResponse(await asyncio.to_thread(explained, fields.text, hides))
+            return JSONResponse(await asyncio.to_thread(explained, fields.text, is_of_another(request, service.settings)))
 
     return service.answered(answer, error_body)
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import HTTPConnection
+
 from puna.paths import cache_dir
 from puna.server.guard import LOOPBACK
 from puna.server.settings import ServerSettings
@@ -29,6 +31,15 @@ def has_other_clients(settings: ServerSettings) -> bool:
     """
     is_open = settings.api_keys or settings.allowed_hosts or settings.allowed_origins
     return bool(is_open) or (settings.host not in LOOPBACK and settings.host != "::1")
+
+
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")  # what proxies add
+
+
+def is_of_another(request: HTTPConnection, settings: ServerSettings) -> bool:
+    """Whether a request may come from somebody who does not sit at this machine."""
+    here = request.client is None or request.client.host in ("127.0.0.1", "::1")
+    return has_other_clients(settings) or not here or any(name in request.headers for name in FORWARDED)
 
 
 def without_paths(value: Any, folders: Iterable[Path] = ()) -> Any:

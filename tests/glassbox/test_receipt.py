@@ -161,6 +161,8 @@ def test_the_adapter_of_a_run_is_told_by_its_digest_and_another_one_is_refused(l
             with pytest.raises(UsageError, match=f"the LoRA adapter 'sql', whose digest is {receipt.adapter}") as refused:
                 without.replay(receipt)
             assert "lora_modules" in refused.value.hint
+        with pytest.raises(UsageError, match="adapter 'sql' is none, and that of"):
+            one.replay(replace(receipt, adapter=""))
         assert one.receipt(one.generate(PROMPT, max_tokens=1)).adapter == ""
 
 

@@ -19,7 +19,7 @@ from puna.machine.host import ThisHost
 from puna.machine.probes import PROBES
 from puna.machine.why import why
 from puna.server import diagnoses
-from puna.server.diagnoses import BESIDE_MODELS, MAX_TEXT, MAX_WAITING, OF_THIS_MACHINE_ALONE, Doctor, OneAtATime, explained
+from puna.server.diagnoses import BESIDE_MODELS, MAX_TEXT, MAX_WAITING, Doctor, OneAtATime, explained
 from puna.server.failures import FAILURES
 from puna.server.ids import new_id
 from puna.server.refusals import logged_refusal
@@ -36,6 +36,8 @@ FOUND = Finding(
     "disk.cache", "warning", "/home/ann/x: 1 GiB free", "no room", Remedy("r", "Free some.", ("sudo rm -r /home/ann/x",))
 )
 
+PROXY = Finding("network.proxy", "note", "a proxy is set: http://proxy.example:3128", "puna fetches models through it")
+
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -44,7 +46,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def examine(patient: Any, probes: list[Any]) -> list[Finding]:
         seen.append(len(probes))
-        return [FOUND]
+        return [FOUND, PROXY]
 
     monkeypatch.setattr(diagnoses, "examine", examine)
     return seen
@@ -59,7 +61,7 @@ def with_keys(looks: list[int]) -> Iterator[RunningServer]:
 def test_the_person_at_the_machine_sees_the_findings_as_they_are(looks: list[int]) -> None:
     with serving() as server:
         told = server.get(DOCTOR).json
-        assert told["findings"] == json.loads(json.dumps([asdict(FOUND)])) and told["hides_paths"] is False
+        assert told["findings"] == json.loads(json.dumps([asdict(FOUND), asdict(PROXY)])) and told["hides_paths"] is False
         again = server.get(DOCTOR).json
         assert again["findings"] == told["findings"] and again["age_s"] >= told["age_s"] and looks == [len(BESIDE_MODELS)]
 
@@ -68,16 +70,26 @@ def test_a_client_with_a_key_sees_them_without_paths_and_without_the_network(wit
     assert with_keys.get(DOCTOR).status == with_keys.post(WHY, {"text": "x"}).status == 401 and looks == []
     told = with_keys.get(DOCTOR, KEY)
     assert "/home/ann" not in told.body.decode() and told.json["hides_paths"] is True
-    assert told.json["findings"][0]["found"] == "[path]: 1 GiB free" and looks == [len(BESIDE_MODELS) - 1]
+    assert [one["found"] for one in told.json["findings"]] == ["[path]: 1 GiB free"]
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via"])
+def test_what_comes_through_a_proxy_comes_from_elsewhere(looks: list[int], header: str) -> None:
+    with serving() as server:
+        assert server.get(DOCTOR).json["hides_paths"] is False
+        assert server.get(DOCTOR, {header: "for=10.0.0.7"}).json["hides_paths"] is True and len(looks) == 1
+        told = failed("CUDA error: device-side assert triggered")
+        hidden = server.post(WHY, {"text": told}, {header: "for=10.0.0.7"}).json["diagnosis"]
+        assert (hidden["line"], server.post(WHY, {"text": told}).json["diagnosis"]["line"] != "") == ("", True)
 
 
 def test_the_doctor_looks_again_after_a_while_and_once_for_all_who_ask(looks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
-        doctor = Doctor("auto", hides=False)
-        told = await asyncio.gather(*(doctor.findings() for _ in range(5)))
+        doctor = Doctor("auto")
+        told = await asyncio.gather(*(doctor.findings(False) for _ in range(5)))
         assert all(one["findings"] == told[0]["findings"] for one in told) and len(looks) == 1
         monkeypatch.setattr(diagnoses, "KEPT_S", 0.0)
-        await doctor.findings()
+        await doctor.findings(False)
         assert len(looks) == 2
 
     asyncio.run(ask())
@@ -85,13 +97,13 @@ def test_the_doctor_looks_again_after_a_while_and_once_for_all_who_ask(looks: li
 
 def test_nothing_measures_or_computes_beside_the_models_that_are_served() -> None:
     left_out = {probe.__name__ for probe in PROBES if probe not in BESIDE_MODELS}
-    assert left_out == {"bandwidth", "gpu_self_test", "nccl"} and set(OF_THIS_MACHINE_ALONE) < set(BESIDE_MODELS)
+    assert left_out == {"bandwidth", "gpu_self_test", "nccl"}
 
 
 @pytest.mark.parametrize("situation", SITUATIONS[::4], ids=lambda situation: situation.name)
 def test_no_machine_of_the_doctors_tests_tells_a_path_or_a_proxy(situation: Any, tmp_path: Path) -> None:
     host = build(tmp_path, *situation.overlays)
-    told = asyncio.run(Doctor("auto", hides=True, host=host).findings())
+    told = asyncio.run(Doctor("auto", host).findings(True))
     text = json.dumps(told)
     assert re.findall(r"/(?:home|mnt|srv|opt|tmp|root)/|[A-Z]:\\|http://\w|SOCKS", text) == []
 

@@ -12,6 +12,7 @@ from puna.errors import UsageError, did_you_mean
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 DefinitionNode = FunctionNode | ast.ClassDef
 MAX_LISTED = 12
+MAX_COMPARED = 2000  # names that are compared with a misspelt one: each takes some microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ def find(known: Sequence[Definition], wanted: str, file: str) -> list[Definition
     if ending:
         return ending
     every = list(dict.fromkeys(one.name for one in known))
-    similar = did_you_mean(wanted, every) or did_you_mean(wanted, [name.rpartition(".")[2] for name in every])
+    similar = did_you_mean(wanted, every[:MAX_COMPARED]) or did_you_mean(
+        wanted, [n.rpartition(".")[2] for n in every[:MAX_COMPARED]]
+    )
     listed = ", ".join(every[:MAX_LISTED]) + (f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else "")
     hint = similar or (f"It has {listed}." if every else f"It has no functions: puna explain {file}")
     raise UsageError(f"{file} has no function or class {wanted}", hint=hint)
