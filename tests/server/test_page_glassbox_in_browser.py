@@ -112,7 +112,9 @@ def test_another_token_is_taken_and_the_branch_is_that_of_a_fresh_run(browser: A
     assert ids[:7] == first["run"]["ids"][:7] and ids[7] != first["run"]["ids"][7]
     assert (branch["content"], ids) == fresh(ids[:8], 38)
     assert branch["run"]["num_opened"] == 8 and branch["run"]["computed"] < len(ids) + 24  # the cache had the prompt
-    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text("16 of the 32 tokens before token 9 were read from the prefix cache")
+    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text(
+        "16 of the 32 tokens before token 9 were read from the prefix cache"
+    )
     expect(page.locator("#glassbox .story")).to_contain_text("You put this token here.")
     expect(page.locator(".version:first-child .token.shared")).to_have_count(7)
     expect(page.locator(".version:last-child .token.shared")).to_have_count(7)
@@ -236,7 +238,9 @@ def test_a_version_as_a_whole_tells_of_its_own_run_and_not_of_the_looking(browse
     computed = prompt - first_cached + len(ids) - 1
     without = sum(range(prompt, prompt + len(ids)))
     kept = page.locator("#whole-kept")
-    expect(kept).to_contain_text(f"So {computed} tokens were computed for this answer; without it, it would have been {without:,}:")
+    expect(kept).to_contain_text(
+        f"So {computed} tokens were computed for this answer; without it, it would have been {without:,}:"
+    )
     expect(kept.locator("svg.staircase")).to_have_count(1)
     expect(page.locator("#whole-end")).to_contain_text("It ended because it reached its limit of tokens")
     expect(page.locator("#whole-end")).to_contain_text(f"{len(ids)} tokens in ")
