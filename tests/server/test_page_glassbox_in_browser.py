@@ -28,7 +28,7 @@ pytestmark = [
 ]
 HELLO = [{"role": "user", "content": "hello"}]
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 5, "max_tokens": 30}
-TOKENS = "#glassbox .version:first-child .token"
+TOKENS = "#glassbox .version.active .token"
 REFUSED = "Failed to load resource: the server responded with a status of 503 (Service Unavailable)"
 
 
@@ -112,15 +112,21 @@ def test_another_token_is_taken_and_the_branch_is_that_of_a_fresh_run(browser: A
     assert ids[:7] == first["run"]["ids"][:7] and ids[7] != first["run"]["ids"][7]
     assert (branch["content"], ids) == fresh(ids[:8], 38)
     assert branch["run"]["num_opened"] == 8 and branch["run"]["computed"] < len(ids) + 24  # the cache had the prompt
-    expect(page.locator(".version").first.locator(".version-facts")).to_contain_text(
+    expect(page.locator(".version.active .version-facts")).to_contain_text(
         "16 of the 32 tokens before token 9 were read from the prefix cache"
     )
     expect(page.locator("#glassbox .story")).to_contain_text("You put this token here.")
     expect(page.locator(".version:first-child .token.shared")).to_have_count(7)
     expect(page.locator(".version:last-child .token.shared")).to_have_count(7)
-    expect(page.locator(".version:first-child .token.forced")).to_have_count(1)
+    expect(page.locator(".version.active .token.forced")).to_have_count(1)
+    page.locator(".version:first-child .token").nth(9).click()
+    expect(page.locator("#glassbox .step-head")).to_contain_text("Version 1 · Token 10 of")
+    page.locator(".version:last-child .token").nth(9).click()
+    expect(page.locator("#glassbox .step-head")).to_contain_text("Version 2 · Token 10 of")
+    titles = page.locator(".version h2").all_inner_texts()
     page.get_by_role("button", name="Version 1", exact=True).click()
-    expect(page.locator(".version").first).to_have_attribute("aria-label", "Version 1")
+    expect(page.locator(".version.active")).to_have_attribute("aria-label", "Version 1")
+    assert page.locator(".version h2").all_inner_texts() == titles and titles[0] == "Version 1"  # each keeps its side
     expect(page.locator(".chip[aria-pressed=true]")).to_be_focused()
     page.select_option("#compare", label="none")
     expect(page.locator("#glassbox .version")).to_have_count(1)
@@ -294,7 +300,7 @@ def test_it_is_there_after_a_reload_and_in_another_browser(browser: Any, served:
     other.locator("#chats .open").click()
     other.locator(".look").last.click()
     expect(other.locator("#glassbox .version")).to_have_count(2)
-    expect(other.locator(".version:first-child .token.forced")).to_have_count(1)
+    expect(other.locator(".version.active .token.forced")).to_have_count(1)
     given = json.loads(file.read_text("utf-8"))
     given["chats"][0]["nodes"][-1]["run"]["ids"] = ["<b>"]
     file.write_text(json.dumps(given), "utf-8")
@@ -355,7 +361,7 @@ def test_a_branch_that_is_coming_can_be_stopped(browser: Any) -> None:
         page.fill("#own-words", "No. ")
         page.click("#force")
         expect(page.locator(".version[aria-busy=true] .version-text")).to_contain_text("No.")
-        page.locator(".version").first.get_by_role("button", name="Stop").click()
+        page.locator(".version.active").get_by_role("button", name="Stop").click()
         expect(page.locator(TOKENS)).not_to_have_count(0)
         assert answers(page)[-1]["finish"] == "stopped"
         seen.check()

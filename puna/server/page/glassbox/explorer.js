@@ -17,7 +17,7 @@ const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
 
 export class Explorer {
-  #node = null; // the version that is looked into
+  #node = null; // the version whose token is looked at
   #other = null; // the one beside it
   #versions = new Map(); // of a message's id
   #index = -1;
@@ -104,7 +104,9 @@ export class Explorer {
     });
     this.whole = new WholeAnswer((index) => this.#choose(this.#node, index));
     this.versions = element("div", { class: "versions" });
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, element("div", { class: "answers" }, this.#bar(), this.versions, surpriseLegend()), this.whole.element), this.pane.element));
+    this.bar = this.#bar();
+    const answers = element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend());
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, answers, this.whole.element), this.pane.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -119,8 +121,9 @@ export class Explorer {
   /** The versions of the answer, and which one stands beside it. */
   #bar() {
     const all = this.#siblings(this.#node);
-    if (all.length < 2) return null;
-    const chip = (node) => textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) });
+    if (all.length < 2) return element("div", { hidden: true });
+    const chip = (node) =>
+      textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) || this.chat.isBusy });
     const option = (node) => element("option", { value: node.id, selected: node === this.#other }, this.#titleOf(node));
     const choose = element("select", { id: "compare", change: () => this.#compare(all.find((one) => one.id === choose.value) ?? null) }, [
       element("option", { value: "" }, t("gbNone")),
@@ -148,11 +151,7 @@ export class Explorer {
 
   #turnTo(node) {
     if (node === this.#node) return;
-    const before = this.#node;
-    const at = Math.min(this.#index, node.run.ids.length - 1);
-    this.chat.choose(node);
-    this.#index = at;
-    this.#show(node, before);
+    this.#choose(node, Math.min(this.#index, node.run.ids.length - 1));
     this.home.querySelector('.chip[aria-pressed="true"]')?.focus();
   }
 
@@ -163,7 +162,7 @@ export class Explorer {
 
   #load() {
     const shared = this.#other ? commonLength(this.#node.run.ids, this.#other.run.ids) : 0;
-    const shown = [this.#node, this.#other].filter(Boolean);
+    const shown = this.#siblings(this.#node).filter((one) => [this.#node, this.#other].includes(one)); // each keeps its side
     this.versions.classList.toggle("side-by-side", shown.length > 1);
     for (const [place, node] of shown.entries()) {
       const version = new Version(node, {
@@ -171,11 +170,12 @@ export class Explorer {
         name: `token-${place}`,
         choose: (index) => this.#pick(node, index),
         stop: () => this.chat.stop(),
-        shared: node.live ? 0 : shared,
+        shared: this.#node.live || this.#other?.live ? 0 : shared,
         failed: (error, at) => at.fail(problemOf(error)),
       });
       this.#versions.set(node.id, version);
       this.versions.append(version.element);
+      version.setActive(node === this.#node);
       if (node.live) version.grow();
       else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin(), () => node === this.#node && this.whole.show(version, this.#index));
       else version.fail(node.problem || t("noteUnanswered"));
@@ -211,12 +211,7 @@ export class Explorer {
   }
 
   #choose(node, index) {
-    if (node !== this.#node) {
-      const before = this.#node;
-      this.#index = index;
-      this.chat.choose(node);
-      return this.#show(node, before);
-    }
+    if (node !== this.#node) return this.#changeTo(node, index);
     const version = this.#versions.get(node.id);
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
@@ -228,6 +223,20 @@ export class Explorer {
     if (known) return this.#shown(known);
     this.#timer = setTimeout(() => this.#look(node, index), REST_MS);
     return undefined;
+  }
+
+  /** Looks into another version, which stands beside this one or takes the place of the one that did. */
+  #changeTo(node, index) {
+    const before = this.#node;
+    this.#index = index;
+    this.chat.choose(node);
+    if (!this.#versions.has(node.id)) return this.#show(node, before);
+    [this.#node, this.#other] = [node, before];
+    this.#versions.forEach((version) => version.setActive(version.node === node));
+    const bar = this.#bar();
+    this.bar.replaceWith(bar);
+    this.bar = bar;
+    return this.#choose(node, index);
   }
 
   async #look(node, index) {

@@ -59,6 +59,13 @@ export class Version {
     this.stop.hidden = false;
   }
 
+  /** Whether its tokens are those that one looks at. */
+  setActive(isActive) {
+    this.element.classList.toggle("active", isActive);
+    if (isActive) this.element.setAttribute("aria-current", "true");
+    else this.element.removeAttribute("aria-current");
+  }
+
   fail(text) {
     this.facts.textContent = text;
   }
@@ -118,7 +125,8 @@ function settingsOf(settings, seed) {
 const ENDS = { length: "gbEndLength", full: "noteFull", stopped: "noteStopped", left: "noteLeft", broken: "noteBroken" };
 
 /** Why it ended: the model's own sign, a stop text, a limit, or the person. */
-function endOf({ finish }, last) {
+function endOf({ finish, problem }, last) {
+  if (finish === "error") return problem || t("noteError");
   if (finish in ENDS) return t(ENDS[finish]);
   return last?.token.is_control ? t("gbEndSign", { token: last.token.piece }) : t("gbEndText");
 }
