@@ -152,6 +152,22 @@ def test_random_branches_of_branches_are_those_of_fresh_runs(browser: Any, serve
     seen.check()
 
 
+def test_what_was_computed_once_is_not_asked_for_again(browser: Any, served: RunningServer) -> None:
+    page, seen = asked(browser, served)
+    look(page, 4)
+    branched(page, page.locator(".choice-row:not(.taken) button").first.click, 2)
+    expect(page.locator(".version .token")).not_to_have_count(0)
+    page.wait_for_timeout(500)
+    bodies: list[Any] = []
+    page.on("request", lambda request: bodies.append(request.post_data_json) if request.url.endswith("/trace") else None)
+    page.get_by_role("button", name="Version 1", exact=True).click()
+    page.select_option("#compare", label="none")
+    look(page, 4)
+    page.wait_for_timeout(300)
+    assert [body for body in bodies if body["top"] == 0] == []
+    seen.check()
+
+
 def test_own_words_are_ranked_and_put_into_the_answer(browser: Any, served: RunningServer) -> None:
     page, seen = asked(browser, served)
     look(page, 5)

@@ -52,6 +52,7 @@ export const CHINESE = {
   xtcRests: "为自己抽到 {number}，不小于 {limit}，所以在这里没有改变任何东西。",
   sharper: "{temperature} 小于 1：可能的 token 更可能，不可能的更不可能。{token} 从 {before} 变为 {after}。",
   flatter: "{temperature} 大于 1：不太可能的 token 得到更多机会，可能的则减少。{token} 从 {before} 变为 {after}。",
+  greedyStage: "取最可能的 token：{token} 现在是 100%，其他都是 0。",
   oneOnly: "没有改变：只剩一个候选。",
   gaveFirst: "模型给 {token} 的概率是 {share}：在 {count} 个 token 中它是首选。",
   gavePlain: "模型给 {token} 的概率是 {share}：它排在第 {rank} 位。",

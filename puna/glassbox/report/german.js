@@ -52,6 +52,7 @@ export const GERMAN = {
   xtcRests: "zog {number} für sich, das ist nicht unter {limit}: Er ändert hier nichts.",
   sharper: "{temperature} ist unter 1: Wahrscheinliche Token gewinnen, unwahrscheinliche verlieren. {token} geht von {before} auf {after}.",
   flatter: "{temperature} ist über 1: Unwahrscheinliche Token gewinnen, wahrscheinliche verlieren. {token} geht von {before} auf {after}.",
+  greedyStage: "nimmt das wahrscheinlichste Token: {token} hat nun 100 %, alle anderen nichts.",
   oneOnly: "ändert nichts: Es ist nur ein Kandidat da.",
   gaveFirst: "Das Modell gab {token} {share}: Es war seine erste Wahl unter {count} Token.",
   gavePlain: "Das Modell gab {token} {share}: Es war seine {rank} Wahl.",

@@ -5,7 +5,7 @@ import { drawView } from "./draw_line.js";
 import { make } from "./elements.js";
 import { term } from "./explain.js";
 import { bits, bytes, count, decimal, ordinal, percent, seconds } from "./numbers.js";
-import { scaleOf, stageCards } from "./stages.js";
+import { scaleOf, stageCards, stagesOf } from "./stages.js";
 import { surpriseBits } from "./surprise.js";
 import { t } from "./words.js";
 
@@ -41,8 +41,9 @@ export function nameOf(token) {
 
 /** The step as elements; `filters`: those of the trace. */
 export function stepView(step, filters) {
-  const scale = scaleOf(step.stages);
-  const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", step.stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
+  const stages = stagesOf(step);
+  const scale = scaleOf(stages);
+  const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
   return [
     make("p", { class: "story" }, storyOf(step)),
     partOfCharacter(step.token),

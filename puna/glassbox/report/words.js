@@ -59,6 +59,7 @@ export const ENGLISH = {
   xtcRests: "drew {number} for itself, which is not below {limit}, so it changes nothing here.",
   sharper: "{temperature} is below 1: likely tokens gain, unlikely ones lose. {token} goes from {before} to {after}.",
   flatter: "{temperature} is above 1: unlikely tokens gain, likely ones lose. {token} goes from {before} to {after}.",
+  greedyStage: "takes the likeliest token: {token} has 100% now, all others nothing.",
   oneOnly: "changes nothing: one candidate is left.",
 
   // what happened, in sentences

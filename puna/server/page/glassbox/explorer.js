@@ -22,6 +22,7 @@ export class Explorer {
   #versions = new Map(); // of a message's id
   #index = -1;
   #known = new Map(); // steps by "id:index"
+  #traces = new Map(); // of whole answers, by a message's id: what was asked for once is not computed again
   #running = null;
   #timer = 0;
 
@@ -37,6 +38,7 @@ export class Explorer {
   /** Looks into an answer. */
   open(node) {
     this.#known.clear();
+    this.#traces.clear();
     useLanguageOfPage();
     document.body.classList.add("with-glassbox");
     this.home.hidden = false;
@@ -177,9 +179,14 @@ export class Explorer {
       this.versions.append(version.element);
       version.setActive(node === this.#node);
       if (node.live) version.grow();
-      else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin(), () => node === this.#node && this.whole.show(version, this.#index));
+      else if (canLookInto(node)) this.#read(version);
       else version.fail(node.problem || t("noteUnanswered"));
     }
+  }
+
+  #read(version) {
+    const isHere = () => version.node === this.#node;
+    version.load(this.chat.current, this.#traces, () => isHere() && this.#begin(), () => isHere() && this.whole.show(version, this.#index));
   }
 
   /** The token that was looked at, or the first that says something: one that was not nearly certain. */

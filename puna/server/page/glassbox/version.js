@@ -23,20 +23,23 @@ export class Version {
     this.element = element("section", { class: "version", "aria-label": title }, this.title, this.text, this.facts, this.stop);
   }
 
-  /** Asks for the steps of the whole answer; `begun` hears of the first ones, `came` of all. */
-  async load(chat, begun, came) {
+  /** Asks for the steps of the whole answer, unless `known` (by a message's id) has them; `begun` hears of the first ones, `came` of all. */
+  async load(chat, known, begun, came) {
     const { signal } = this.#running;
+    const traces = [];
     this.facts.textContent = t("gbReading");
     try {
-      for await (const { steps, settings, prompt, filters, seed } of stepsOf(chat, this.node, signal)) {
+      for await (const trace of known.get(this.node.id) ?? stepsOf(chat, this.node, signal)) {
         if (signal.aborted) return;
-        this.steps.push(...steps);
-        this.prompt ??= prompt;
-        Object.assign(this, { filters, seed });
-        this.#show(settings);
-        if (this.steps.length === steps.length) begun?.();
+        traces.push(trace);
+        this.steps.push(...trace.steps);
+        this.prompt ??= trace.prompt;
+        Object.assign(this, { filters: trace.filters, seed: trace.seed });
+        this.#show(trace.settings);
+        if (traces.length === 1) begun?.();
         came?.();
       }
+      known.set(this.node.id, traces);
     } catch (error) {
       if (!signal.aborted) this.failed(error, this);
     }
