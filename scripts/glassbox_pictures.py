@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 def look(page: Any) -> None:
     """Look into the answer, at one of its tokens."""
     page.locator(".look").last.click()
-    page.locator("#glassbox .version:first-child .token").nth(PLACE).click()
+    page.locator("#glassbox .version.active .token").nth(PLACE).click()
     page.wait_for_selector("#own-words")
     page.wait_for_timeout(500)
 
@@ -45,7 +45,7 @@ def branch(page: Any) -> None:
     look(page)
     page.locator("#glassbox .choice-row:not(.removed):not(.taken) button").first.click()
     page.wait_for_selector(DONE, state="attached")
-    page.wait_for_selector("#glassbox .version:first-child .token.forced")
+    page.wait_for_selector("#glassbox .version.active .token.forced")
     page.wait_for_selector("#glassbox .choice-row.taken")
 
 

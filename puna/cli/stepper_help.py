@@ -21,8 +21,8 @@ KEYS = (
     KeyHelp("Home End", "the first and the last token; g asks for a number"),
     KeyHelp("1 … 9", "go on from the candidate of that number in the place of this token"),
     KeyHelp("↑ ↓ Enter", "mark a candidate, and go on from it"),
-    KeyHelp("c", "go on from a candidate: type its number, or a text"),
-    KeyHelp("f", "go on from a text in the place of this token, whatever the model would say"),
+    KeyHelp("c", "go on from a candidate: type its number, or a text (a space is put before it if the token here has one)"),
+    KeyHelp("f", 'go on from a text in the place of this token; in "quotes" it is exactly as you type it'),
     KeyHelp("t p k m", "temperature, top-p, top-k, min-p: the step is shown with the value while you type it"),
     KeyHelp("s", "any other setting, such as seed 7, typical_p 0.9, mirostat 2 or max_tokens 50"),
     KeyHelp("Enter", "with other settings: the answer goes on from here with them"),
@@ -40,8 +40,9 @@ SCREEN = (
     " the model, from white over cyan, green and yellow to red; a token that you gave is underlined.",
     "Below, each row is a candidate for this place, and each column a stage: first the model's own probabilities, then what each"
     " filter left of them. ● is the token that was taken. cut: the filter removed it. A dot: it is not among the likeliest that"
-    " are listed. left: how many candidates there still are; bits: how open the choice still is (the entropy).",
-    "The last line shows all candidates side by side between 0 and 1, each as wide as it is likely, named by its number (+: above"
+    " are listed. tokens left: how many can still be taken; entropy: how open the choice still is. At temperature 0 nothing"
+    " is drawn: a last column gives the likeliest 100%.",
+    "The draw shows all candidates side by side between 0 and 1, each as wide as it is likely, named by its number (+: above"
     " 9); the mark below is the random number that was drawn, and it fell on the token that was taken.",
     "A setting that you change is tried on this step only, without the model. mirostat and adaptive-p depend on the tokens"
     " before: with them the step is that of a run with these settings from the first token on, to which the tokens were given.",
@@ -50,6 +51,7 @@ WORDS = (
     *("token", "logits", "probability", "candidate", "surprise", "entropy", "rank of a token", "logprob", "filter"),
     *("temperature", "top-k", "top-p", "min-p", "draw", "seed", "greedy", "prefix cache"),
 )
+LEARN = "puna explain sampling is a guided tour of these stages on a live model; puna explain lists the other tours."
 KEY_WIDTH = 14  # cells
 BACK = "↑↓ move  Enter takes it  Esc back"
 SHORT = (  # what the last line of the screen says: the first that fits
@@ -75,6 +77,8 @@ def help_lines(width: int) -> Iterator[str]:
     yield from ("", "What is on the screen")
     for text in SCREEN:
         yield from wrapped(text, width, "  ", "  ")
+    yield from ("", "To learn more")
+    yield from wrapped(LEARN, width, "  ", "  ")
     yield from ("", "Words")
     for word in WORDS:
         yield from wrapped(f"{word}: {terms()[word]}", width, "  ", "    ")

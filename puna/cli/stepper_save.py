@@ -24,10 +24,15 @@ def save_branch(llm: LLM, explorer: Explorer, number: int, path: Path) -> str:
             if os.path.lexists(path):
                 raise UsageError(f"{shown_path(path)} exists", hint="Name a new file.")
             save_text(path, text_of(llm, explorer, number), overwrite=True)
-            return f"Branch {number} was saved as {what}: {shown_path(path)}"
+            return f"Branch {shown_number(number)} was saved as {what}: {shown_path(path)}"
     raise UsageError(
         f"{shown_path(path) or 'nothing'} has none of the endings {', '.join(KINDS)}", hint="Name a file, such as branch.json."
     )
+
+
+def shown_number(number: int) -> int:
+    """What a branch is called to a person: they count from 1, the explorer from 0."""
+    return number + 1
 
 
 def _trace(llm: LLM, explorer: Explorer, number: int) -> str:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from puna.cli.chat_settings import OPTIONAL, READ, SETTINGS, name_in, range_of
 from puna.cli.options import typed_range
 from puna.cli.stepper_bars import CandidateRow, candidate_rows
-from puna.cli.stepper_save import save_branch
+from puna.cli.stepper_save import save_branch, shown_number
 from puna.errors import PunaError, UsageError, did_you_mean
+from puna.glassbox.greedy import with_greedy_stage
+from puna.glassbox.own_text import options_in_place_of, text_in_place_of
 from puna.request import FinishReason
 from puna.units import counted
 
@@ -224,7 +226,7 @@ class Stepping:
         self._grow(partial(self.explorer.branch, self.current, self.at, token_id, self.params_here))
 
     def ask_choice(self) -> None:
-        self._ask("Which candidate: its number, or a text?", self._chosen)
+        self._ask(f"Which candidate: its number, or a text? {self._spaces('it')}", self._chosen)
 
     def _chosen(self, typed: str) -> None:
         if typed.strip().isdecimal() and len(typed) < 5:
@@ -233,10 +235,24 @@ class Stepping:
             self._force(typed)
 
     def ask_text(self) -> None:
-        self._ask("Which text, in the place of this token?", self._force)
+        self._ask(f"Which text, in the place of this token? {self._spaces('it')}", self._force)
 
-    def _force(self, text: str) -> None:
+    def _force(self, typed: str) -> None:
+        text = text_in_place_of(self._text_here, typed)
         self._grow(partial(self.explorer.force, self.current, self.at, text, self.params_here))
+
+    @property
+    def _text_here(self) -> str:
+        """The text of the token that is looked at; "" if there is none."""
+        if self.step is not None:
+            return self.step.token.text
+        return "" if self.is_at_end else self.tokens[self.at].text
+
+    def _spaces(self, whom: str) -> str:
+        """What is said of the space before a text that is typed."""
+        is_spaced = text_in_place_of(self._text_here, "a") != "a"
+        put = f"A space is put before {whom}, as before the token here" if is_spaced else f"No space is put before {whom}"
+        return f'{put}; in "quotes" it is as you type it.'
 
     def redraw(self) -> None:
         """Go on from this token with another seed."""
@@ -300,10 +316,10 @@ class Stepping:
     # ---- options ------------------------------------------------------------------------------------------------------------
 
     def ask_options(self) -> None:
-        self._ask("Which of these is likelier here? Type options with | between them.", self._rank)
+        self._ask(f"Which of these is likelier here? Type options with | between them. {self._spaces('each')}", self._rank)
 
     def _rank(self, typed: str) -> None:
-        options = [option for option in typed.split("|") if option]
+        options = options_in_place_of(self._text_here, typed)
         if self.branch is None:
             raise UsageError("there is no answer yet")
         self._do(partial(self.explorer.rank, self.current, self.at, options), self._ranked)
@@ -380,7 +396,7 @@ class Stepping:
         self.growth = None
         if branch.parent is not None:
             self._remember(branch.number)
-            self.message = f"Branch {branch.number}: {counted(len(branch.token_ids) - branch.at, 'new token')}."
+            self.message = f"Branch {shown_number(branch.number)}: {counted(len(branch.token_ids) - branch.at, 'new token')}."
         self.current, self.tried = branch.number, None
         self._arrive(branch.at)
 
@@ -414,7 +430,8 @@ class Stepping:
         return self.explorer.resample(number, at, tried or self.explorer.branches[number].params)
 
     def _seen(self, step: TracedStep) -> None:
-        self.step, self.rows = step, candidate_rows(step, self.explorer.token)
+        self.step = step = with_greedy_stage(step, self.params.temperature)
+        self.rows = candidate_rows(step, self.explorer.token)
         self.selected = next((row for row, one in enumerate(self.rows) if one.id == step.token.id), 0)
 
     def _do(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None) -> None:

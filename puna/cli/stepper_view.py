@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from puna.cli.stepper_bars import CandidateRow, ShareAt, bar, draw_cells, name_of, surprise_class, token_texts
+from puna.cli.stepper_headings import headings
 from puna.cli.stepper_help import help_lines, short_keys
+from puna.cli.stepper_save import shown_number
 from puna.cli.trace_view import percent, quoted
 from puna.cli.width import cut, display_width, pad
 from puna.cli.word_wrap import wrapped
+from puna.glassbox.greedy import GREEDY
 from puna.progress import printable
 from puna.units import counted
 
 if TYPE_CHECKING:
     from puna.cli.stepper_state import Panel, Stepping
     from puna.glassbox.explorer import Branch, OptionRank
-    from puna.glassbox.trace import Stage, TracedStep
+    from puna.glassbox.trace import TracedStep
 
 StyledLine = list[tuple[str, str]]
 # Named colours: a terminal's own, so that they are seen on light and dark. Without colours, marks and words say the same.
@@ -46,6 +49,7 @@ LEAST_CELL = 11  # of a stage: a bar of four cells and its number
 SHARE_WIDTH = 6  # "100.0%"
 LABELS = "123456789"
 SETTINGS = ("temperature", "top_p", "top_k", "min_p")
+TALL = 20  # lines of a screen that has room for a label of the draw
 OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
 
 
@@ -94,8 +98,8 @@ def _step_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     if state.step is None:
         return [*top, *([("", line)] for line in _without_step(state, width))]
     head = [*_head(state, state.step, width), [("dim", cut(_settings(state), width))]]
-    cuts = [[("", line)] for stage in state.step.stages for line in _cut(stage, width)]
-    draw = _draw(state, state.step, width)
+    cuts = [[("", line)] for line in _cuts(state.step, width)]
+    draw = _draw(state, state.step, width, has_label=height >= TALL)
     room = height - len(top) - len(head) - len(draw)
     cuts = cuts[: max(0, room - 2 - min(len(state.rows), 5))]
     return [*top, *head, *_table(state, state.step, width, max(room - len(cuts), 3)), *cuts, *draw]
@@ -106,8 +110,8 @@ def _title(state: Stepping, width: int) -> str:
     if branch is None:
         return cut("puna trace", width)
     count = len(state.explorer.branches)
-    place = f"branch {branch.number}, one of {count}" if count > 1 else "one branch"
-    parted = "" if branch.parent is None else f"; it leaves {branch.parent} at token {branch.at + 1}"
+    place = f"branch {shown_number(branch.number)}, one of {count}" if count > 1 else "one branch"
+    parted = "" if branch.parent is None else f"; it leaves branch {shown_number(branch.parent)} at token {branch.at + 1}"
     return cut(f"puna trace  {place}{parted}", width)
 
 
@@ -177,14 +181,19 @@ def _head(state: Stepping, step: TracedStep, width: int) -> Iterator[StyledLine]
     elif step.logprob is None:
         text = f"{place}{name_of(step.token)}, which the form of the answer leaves no choice of."
     else:
-        text = f"{place}{name_of(step.token)}, {_taken(step)}. {_standing(step)}"
+        text = f"{place}{name_of(step.token)}, {_taken(step)}. {_standing(step)}{_ending(state)}"
     return ([("head", line)] for line in wrapped(printable(text), width)[:3])
 
 
 def _taken(step: TracedStep) -> str:
     if step.is_given:
         return "given; it would have been another"
-    return "drawn" if step.draw is not None else "the likeliest of what was left"
+    return "drawn" if step.draw is not None else "the likeliest, as always at temperature 0"
+
+
+def _ending(state: Stepping) -> str:
+    """Of the last token: why nothing follows."""
+    return f" The answer ends here: {state.explorer.why(state.current)}." if state.at == len(state.tokens) - 1 else ""
 
 
 def _standing(step: TracedStep) -> str:
@@ -203,32 +212,35 @@ def _settings(state: Stepping) -> str:
     return ("tried: " if state.tried is not None else "") + "  ".join(values) + seed
 
 
-def _cut(stage: Stage, width: int) -> list[str]:
-    """What a filter removed, in words."""
-    removed = stage.cut
-    if removed is None:
-        return []
-    last = f"the last to stay is {quoted(removed.last_kept.text)}, {percent(removed.last_kept.probability)}"
-    text = f"{stage.name} cuts {counted(removed.num_removed, 'token')}, together {percent(removed.probability)}; {last}"
-    return [cut(printable(text), width)]
+def _cuts(step: TracedStep, width: int) -> Iterator[str]:
+    """What each filter removed, in words; and that temperature 0 leaves one token."""
+    for stage in step.stages:
+        if stage.name == GREEDY:
+            yield cut(printable(f"{GREEDY}: only the likeliest stays, {quoted(stage.top[0].text)}; nothing is drawn"), width)
+        elif (removed := stage.cut) is not None:
+            last = f"the last to stay is {quoted(removed.last_kept.text)}, {percent(removed.last_kept.probability)}"
+            text = f"{stage.name} cuts {counted(removed.num_removed, 'token')}, together {percent(removed.probability)}; {last}"
+            yield cut(printable(text), width)
 
 
 # ---- the table of candidates ------------------------------------------------------------------------------------------------
 
 
 def _table(state: Stepping, step: TracedStep, width: int, height: int) -> Iterator[StyledLine]:
-    """The candidates through the stages, `height` lines with the two of the header."""
+    """The candidates through the stages, `height` lines with those of the head."""
     if not step.stages:
         return
     label = min(20, max(12, width // 4))
     stages = _shown_stages(step, max(1, (width - label) // LEAST_CELL))
     cell = (width - label) // len(stages)
-    yield [("dim", " " * label), *(("head", pad(cut(step.stages[index].name, cell - 1), cell)) for index in stages)]
-    yield [
-        ("dim", "left, bits".rjust(label - 1) + " "),
-        *(("dim", pad(_left(step.stages[index], cell - 1), cell)) for index in stages),
-    ]
-    room = max(1, height - 2)
+    head = headings([step.stages[index] for index in stages], state.params.temperature, height)
+    for number, (name, cells) in enumerate(head):
+        style = "dim" if number else "head"
+        yield [
+            ("dim", pad(cut(name.rjust(label - 1), label - 1), label)),
+            *((style, pad(cut(one, cell - 1), cell)) for one in cells),
+        ]
+    room = max(1, height - len(head))
     first = max(0, min(state.selected - room // 2, len(state.rows) - room))
     for number, row in enumerate(state.rows[first : first + room], start=first):
         yield _candidate(state, step, number, row, label, [row.shares[index] for index in stages], cell)
@@ -246,11 +258,6 @@ def _shown_stages(step: TracedStep, count: int) -> list[int]:
     kept = sorted(between, key=weight, reverse=True)[: max(0, count - 2)]
     ends = [0, last] if count > 1 and last else [last]
     return sorted({*ends, *kept})
-
-
-def _left(stage: Stage, width: int) -> str:
-    """How many candidates there are, and how open the choice is."""
-    return cut(f"{stage.num_candidates}, {stage.entropy_bits:.1f}", width)
 
 
 def _candidate(
@@ -275,7 +282,10 @@ def _cell(at: ShareAt, width: int) -> str:
 # ---- the draw ---------------------------------------------------------------------------------------------------------------
 
 
-def _draw(state: Stepping, step: TracedStep, width: int) -> list[StyledLine]:
+DRAW = "The draw: the candidates side by side by number, each as wide as likely"
+
+
+def _draw(state: Stepping, step: TracedStep, width: int, has_label: bool) -> list[StyledLine]:
     """All that could be taken, side by side between 0 and 1, and the number that was drawn."""
     if step.draw is None or width < 20:
         return []
@@ -296,7 +306,8 @@ def _draw(state: Stepping, step: TracedStep, width: int) -> list[StyledLine]:
         if 2 + place + 2 + len(words) <= width
         else " " * max(0, place - len(words) + 1) + words + " ▲"
     )
-    return [[*line, ("dim", " 1")], [("taken", cut(under, width))]]
+    label: list[StyledLine] = [[("dim", cut(DRAW, width))]] if has_label else []
+    return [*label, [*line, ("dim", " 1")], [("taken", cut(under, width))]]
 
 
 # ---- other pages ------------------------------------------------------------------------------------------------------------
@@ -323,7 +334,7 @@ def _tree_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
 def _branch_words(state: Stepping, branch: Branch) -> str:
     texts = token_texts(state.explorer.tokens(branch.number)[branch.at :][:40])
     from_where = "" if branch.parent is None else f" at token {branch.at + 1}:"
-    return f"{branch.number}{from_where} {_joined(texts)}  ({counted(len(branch.token_ids), 'token')})"
+    return f"{shown_number(branch.number)}{from_where} {_joined(texts)}  ({counted(len(branch.token_ids), 'token')})"
 
 
 def _joined(texts: Sequence[str]) -> str:

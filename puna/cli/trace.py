@@ -135,7 +135,7 @@ def command(
     writes it as one page to step through in a browser.
 
     In a terminal it is stepped through: other tokens, texts and settings can be tried at any token, each as a branch of the
-    answer. ? says how, q leaves. --no-step prints it instead.
+    answer. ? says how, q leaves. --no-step prints it instead. puna explain sampling is a guided tour of what it shows.
 
     --layers also shows, for some tokens of the answer (1-8, or 3,5; answer: each one; prompt: those of the prompt; all: both),
     what the model would say after each layer, and where its heads looked. That takes a second pass, by numpy.

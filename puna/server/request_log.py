@@ -28,18 +28,22 @@ def write_texts(run: RunningJob) -> None:
 def row(run: RunningJob) -> str:
     """A row of `name=value`, which people and programs can read.
 
-    first: seconds until the first token; rate: tokens per second after it; end: why it ended.
+    opening: tokens that the answer was given to open with; cached: the share of prompt and opening whose K and V were in the
+    prefix cache; out: the tokens after the opening; first: seconds until the first one; rate: tokens per second after it, "-" if
+    none came; end: why it ended.
     """
     usage, handle = run.usage, run.handle
+    num_given = usage.prompt + run.num_opened
     first = next((one for one in handle.samples if one.first_token_at), None)
     facts = {
         "wire": run.job.wire,
         "model": word(run.job.model) or "-",
         "prompt": usage.prompt,
-        "cached": f"{100 * usage.cached // max(usage.prompt, 1)}%",
-        "out": usage.output,
+        **({"opening": run.num_opened} if run.num_opened else {}),
+        "cached": f"{100 * _num_cached(run) // max(num_given, 1)}%",
+        "out": _num_generated(run),
         "first": f"{first.first_token_at - handle.submitted_at:.2f}s" if first else "-",
-        "rate": f"{_rate(run):.1f}/s",
+        "rate": f"{rate:.1f}/s" if (rate := _rate(run)) > 0 else "-",
         "total": f"{time.time() - run.began_at:.2f}s",
         "end": _end(run),
     }
@@ -57,6 +61,16 @@ def word(text: str) -> str:
     ('gpt-4o', 'a?b?c??[2J?')
     """
     return "".join(c if c.isprintable() and c not in " =" else "?" for c in text[:MAX_WORD])
+
+
+def _num_generated(run: RunningJob) -> int:
+    requests = [one.request for one in run.handle.samples if one.request is not None]
+    return sum(max(0, len(one.output_ids) - run.num_opened) for one in requests)
+
+
+def _num_cached(run: RunningJob) -> int:
+    """Tokens of prompt and opening together that came from the prefix cache."""
+    return next((one.request.num_cached for one in run.handle.samples if one.request is not None), 0)
 
 
 def _rate(run: RunningJob) -> float:

@@ -71,7 +71,7 @@ def test_a_candidate_is_chosen_by_its_number_by_the_mark_or_by_typing(state: Ste
     state.go_to(4)
     other = next(number for number, row in enumerate(state.rows) if row.id != before[4])
     state.choose(other + 1)
-    assert state.current == 1 and state.at == 4 and ids(state)[:4] == before[:4] and state.message == "Branch 1: 8 new tokens."
+    assert state.current == 1 and state.at == 4 and ids(state)[:4] == before[:4] and state.message == "Branch 2: 8 new tokens."
     state.choose(1 + next(number for number, row in enumerate(state.rows) if row.id == ids(state)[4]))
     assert state.message.startswith("That is the token that was taken") and len(state.explorer.branches) == 2
     state.undo()
@@ -85,6 +85,32 @@ def test_a_candidate_is_chosen_by_its_number_by_the_mark_or_by_typing(state: Ste
     assert typed(state, Stepping.ask_choice, "ü").endswith("new tokens.") and bytes(ids(state)[4:6]) == "ü".encode()
     assert typed(state, Stepping.ask_choice, "1").endswith("new tokens.") or state.message.startswith("That is the token")
     assert typed(state, Stepping.ask_choice, "999") == "There is no candidate 999."
+
+
+def test_a_typed_text_gets_the_space_that_the_token_has_and_none_in_quotes(llm: LLM) -> None:
+    for letter, is_spaced in ((" ", True), ("x", False)):
+        state = Stepping(llm, llm.explore(PROMPT, max_tokens=3, logit_bias={ord(letter): 99.0}, ignore_eos=True))
+        state.start()
+        assert state.tokens[1].text == letter
+        for ask, typed_text, text in (
+            (Stepping.ask_text, "ab", " ab" if is_spaced else "ab"),
+            (Stepping.ask_choice, "ab", " ab" if is_spaced else "ab"),
+            (Stepping.ask_text, " ab", " ab"),
+            (Stepping.ask_text, '"ab"', "ab"),
+        ):
+            state.go_to(1)
+            ask(state)
+            assert state.question is not None
+            assert ("A space is put before it" in state.question.prompt) == is_spaced and "quotes" in state.question.prompt
+            state.leave_question()
+            typed(state, lambda one: one.ask_any_setting(), "max_tokens 9")
+            typed(state, ask, typed_text)
+            assert "".join(token.text for token in state.tokens[1:]).startswith(text), typed_text
+            state.undo()
+            state.undo()
+        typed(state, Stepping.ask_options, 'ab | c|"d"')
+        space_or_not = " " if is_spaced else ""
+        assert {one.text for one in state.ranks} == {f"{space_or_not}ab", f"{space_or_not}c", "d"}
 
 
 def test_a_setting_is_tried_while_it_is_typed_and_the_answer_goes_on_with_it(state: Stepping) -> None:
@@ -188,7 +214,7 @@ def test_options_are_ranked_the_likeliest_first(state: Stepping) -> None:
 def test_a_branch_is_saved_by_the_ending_of_the_name(llm: LLM, state: Stepping, tmp_path: Path) -> None:
     state.go_to(5)
     typed(state, Stepping.ask_text, "ü")
-    assert typed(state, Stepping.ask_file, str(tmp_path / "b.json")).startswith("Branch 1 was saved as a trace")
+    assert typed(state, Stepping.ask_file, str(tmp_path / "b.json")).startswith("Branch 2 was saved as a trace")
     trace = json.loads((tmp_path / "b.json").read_text("utf-8"))
     jsonschema.validate(trace, trace_schema())
     assert trace["token_ids"] == ids(state)

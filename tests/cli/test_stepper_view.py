@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,8 +45,9 @@ def test_a_step_shows_the_answer_the_stages_the_cut_and_the_draw(state: Stepping
     assert lines[0] == "puna trace  one branch" and "Token 3 of 60" in text and f"rank {step.rank}" in text
     assert "temperature 0.9  top_p 0.8  top_k 20  min_p off  seed 7" in text
     header = next(line for line in lines if " model " in line)
-    assert header.split() == ["model", "top_k", "top_p", "temperature"]
-    assert "left, bits 258," in text and "top_k cuts 238 tokens" in text and "top_p cuts" in text and "cut" in text
+    assert header.split() == ["model", "→", "top_k", "→", "top_p", "→", "temperature"]
+    assert re.search(r"tokens left 258 +20 ", text) and "keeps" not in text
+    assert "top_k cuts 238 tokens" in text and "top_p cuts" in text and "cut" in text
     assert f"{step.draw.uniform:.4f} was drawn" in text and "? help" in lines[-1]
     rows = [line for line in lines if line.lstrip()[:1].isdigit() and "%" in line]
     assert len(rows) >= 5 and sum("●" in row for row in rows) == 1
@@ -79,18 +81,38 @@ def test_tried_settings_say_what_would_be_taken(state: Stepping) -> None:
     typed(state, lambda one: one.ask_setting("temperature"), "0")
     text = " ".join(" ".join(shown(state)).split())
     assert "with these settings" in text and "tried: temperature 0 " in text and "no draw" in text and "▲" not in text
+    assert "→ temperature 0" in text and "temperature 0: only the likeliest stays" in text and "nothing is drawn" in text
+    first, *others = [line for line in shown(state) if re.match(r" ?\d+ [ ●]", line)]
+    assert "●" in first and first.endswith(" 100.0%") and others and all(line.endswith(" cut") for line in others)
+    left = next(line for line in shown(state) if "tokens left" in line)
+    assert left.split() == ["tokens", "left", "258", "1"]
     state.ask_setting("top_p")
     assert "top_p is 0.8. Type a number, 0 to 1; Up and Down change it." in shown(state)[-1]
+
+
+def test_a_greedy_answer_shows_what_temperature_0_does_and_its_last_token_why_it_ended(llm: LLM) -> None:
+    state = Stepping(llm, llm.explore(PROMPT, max_tokens=5, ignore_eos=True))
+    state.start()
+    for at in range(5):
+        state.go_to(at)
+        text = " ".join(" ".join(shown(state)).split())
+        assert "the likeliest, as always at temperature 0" in text and "100.0%" in text
+        assert ("The answer ends here: max_tokens is 5." in text) == (at == 4)
+        assert state.branch is not None and [stage.name for stage in state.branch.steps[at].stages] == ["model"]
+    state.go_to(2)
+    typed(state, Stepping.ask_text, "日")
+    assert state.step is not None and state.step.is_given and state.step.stages[-1].chosen is None
+    assert state.step.stages[-1].top[0].id == state.step.stages[0].top[0].id
 
 
 def test_given_tokens_branches_ranks_and_help_have_their_pages(state: Stepping) -> None:
     state.go_to(5)
     typed(state, Stepping.ask_text, "日本")
     text = "\n".join(shown(state))
-    assert "given; it would have been another" in text and "branch 1, one of 2; it leaves 0 at token 6" in text
+    assert "given; it would have been another" in text and "branch 2, one of 2; it leaves branch 1 at token 6" in text
     assert "bytes e6" in text and "··日" in shown(state)[1]
     state.show("tree")
-    assert "└ 1 at token 6: ··日··本" in "\n".join(shown(state))
+    assert "└ 2 at token 6: ··日··本" in "\n".join(shown(state))
     typed(state, Stepping.ask_options, "yes|no")
     assert "as a whole" in "\n".join(shown(state)) and "Esc back" in shown(state)[-1]
     state.show("help")

@@ -73,3 +73,19 @@ def test_the_row_of_a_client_that_left_has_the_rate_until_then(caplog: pytest.Lo
     facts = dict(part.split("=", 1) for part in caplog.records[0].getMessage().split(" "))
     assert facts["end"] == "gone" and int(facts["out"]) > 1
     assert 0 < float(facts["rate"].removesuffix("/s")) < 1000
+
+
+def test_the_row_of_an_answer_with_an_opening_counts_it_apart(caplog: pytest.LogCaptureFixture) -> None:
+    """Its K and V can be in the cache as those of the prompt: the share is of both."""
+    caplog.set_level(logging.INFO, "puna.server.requests")
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    with serving(quick_model()) as server:
+        ids = server.post("/trace", body | {"last": 60, "top": 1, "ignore_eos": True}).json["token_ids"]
+        for more in (0, 3):
+            asked = body | {"token_ids": ids, "top": 1, "last": len(ids) + more, "first": len(ids) - 1, "ignore_eos": True}
+            assert server.post("/trace", asked).status == 200
+    rows = [dict(part.split("=", 1) for part in record.getMessage().split(" ")) for record in caplog.records]
+    assert len(ids) == 60 and "opening" not in rows[0] and float(rows[0]["rate"].removesuffix("/s")) > 0
+    assert [(row["opening"], row["out"]) for row in rows[1:]] == [("60", "0"), ("60", "3")]
+    assert all(0 < int(row["cached"].removesuffix("%")) < 100 for row in rows[1:])
+    assert rows[1]["rate"] == "-" and float(rows[2]["rate"].removesuffix("/s")) > 0

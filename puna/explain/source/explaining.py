@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from puna.explain.source.tracer.values import LanguageModel
 from puna.explain.source.tracing import SourceRun, run_both_ways
 
 SMALL = 250  # lines; of a longer file, without a name, puna shows the outline
+MAX_RUNS_S = 60.0  # for all loops of a file together; each has its own limit, too
 LONGEST_CLASS = 400  # lines; of a longer class, its methods are only named
 
 ModelLoader = Callable[[], LanguageModel | None]  # None: there is no model, so nothing is run
@@ -37,9 +40,13 @@ def explain_text(source: SourceText, symbol: str | None, load: ModelLoader | Non
         report.parts.append(own)
     for definition in wanted:
         run = runner.run(definition)
-        report.parts.append(file.part(definition, run))
+        part = file.part(definition, run)
+        if part.loop is not None and run is None and report.model is not None:
+            part.notes.append("Its values are left out: the loops before it took too long.")
+        report.parts.append(part)
         if symbol is not None and run is not None:
-            report.parts += _helpers(file, definition, run)
+            shown = {one.name for one in wanted} | {one.name for one in report.parts}
+            report.parts += (one for one in _helpers(file, definition, run) if one.name not in shown)
     return report
 
 
@@ -86,13 +93,16 @@ class _Runner:
     def __init__(self, file: Dissection, load: ModelLoader | None, report: ExplainedSource) -> None:
         self._file, self._load, self._report = file, load, report
         self._model: LanguageModel | None = None
+        self._ends = math.inf  # known when the model is loaded
 
     def run(self, definition: Definition) -> SourceRun | None:
+        """A loop's run; None for what is no loop, without a model, and if the loops before took too long."""
         loop = self._file.loop_of(definition)
-        if loop is None or self._load is None:
+        if loop is None or self._load is None or time.monotonic() > self._ends:
             return None
         if self._model is None and (model := self._load()) is not None:
             self._model, self._report.model = model, model.name
+            self._ends = time.monotonic() + MAX_RUNS_S
         if self._model is None:
             self._load = None
             return None

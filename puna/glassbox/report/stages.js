@@ -13,11 +13,12 @@ const SCALES = [1, 0.5, 0.25, 0.1]; // what a full bar may stand for
 const SAME_LOGIT = 1e-3;
 // How filters are spelled, and which word of the glossary explains them.
 const NAMES = {
+  greedy: "temperature 0",
   top_p: "top-p", top_k: "top-k", min_p: "min-p", typical_p: "typical-p", top_n_sigma: "top-n-sigma", xtc: "XTC", dry: "DRY", adaptive_p: "adaptive-p",
   dynamic_temperature: "dynamic temperature", logit_bias: "logit bias", bad_words: "bad words", banned_strings: "banned string",
   penalties: "repetition penalty", logits_processors: "logits processor",
 };
-const CAPTIONS = { top_p: nucleusCaption, top_k: topKCaption, min_p: minPCaption, temperature: temperatureCaption, xtc: xtcCaption };
+const CAPTIONS = { greedy: greedyCaption, top_p: nucleusCaption, top_k: topKCaption, min_p: minPCaption, temperature: temperatureCaption, xtc: xtcCaption };
 
 /** A stage's rows: the candidates, best first, then those of the stage before that it surely removed. */
 export function rowsOf(stage, before) {
@@ -38,6 +39,17 @@ function removedOf(stage, before) {
   return gone.length ? gone : [stage.cut.first_removed];
 }
 
+/** The stages of a step; of one that temperature 0 took, with a last one, in which the likeliest token has 100%. */
+export function stagesOf(step) {
+  const last = step.stages.at(-1);
+  if (!last || step.draw || step.is_given || step.logprob === null) return step.stages;
+  const taken = last.chosen ?? last.top[0];
+  const other = last.top.find((one) => one.id !== taken.id);
+  const cut = other ? { num_removed: last.num_candidates - 1, probability: 1 - taken.probability, last_kept: taken, first_removed: other } : null;
+  const only = { ...taken, probability: 1, logprob: 0 };
+  return [...step.stages, { name: "greedy", num_candidates: 1, entropy_bits: 0, top: [only], chosen: only, cut, uniform: null }];
+}
+
 /** What a full bar stands for: the same for all stages of a step. */
 export function scaleOf(stages) {
   const most = Math.max(0, ...stages.flatMap((stage) => stage.top.map((one) => one.probability)));
@@ -50,9 +62,10 @@ export function filterName(name) {
 
 /** A card for each stage; `filters`: those of the trace. */
 export function stageCards(step, filters) {
-  const scale = scaleOf(step.stages);
-  return step.stages.map((stage, place) => {
-    const before = step.stages[place - 1];
+  const stages = stagesOf(step);
+  const scale = scaleOf(stages);
+  return stages.map((stage, place) => {
+    const before = stages[place - 1];
     const used = filters.find((one) => one.name === stage.name);
     return make(
       "section",
@@ -70,6 +83,7 @@ function titleText(stage, used) {
 
 function title(stage, used) {
   if (stage.name === "model") return make("span", {}, t("modelStage"));
+  if (stage.name === "greedy") return make("span", {}, term("temperature"), " 0");
   return make("span", {}, term(filterName(stage.name)), setting(used));
 }
 
@@ -113,6 +127,10 @@ function minPCaption(stage, before, settings) {
   if (!stage.cut) return t("removedNone");
   const limit = percent(settings.min_p * before.top[0].probability);
   return t("minP", { factor: settings.min_p, limit, count: tokens(stage.cut.num_removed), share: percent(stage.cut.probability) });
+}
+
+function greedyCaption(stage) {
+  return t("greedyStage", { token: quoted(textOf(stage.top[0])) });
 }
 
 function xtcCaption(stage, before, settings) {

@@ -59,6 +59,7 @@ export const ENGLISH = {
   xtcRests: "drew {number} for itself, which is not below {limit}, so it changes nothing here.",
   sharper: "{temperature} is below 1: likely tokens gain, unlikely ones lose. {token} goes from {before} to {after}.",
   flatter: "{temperature} is above 1: unlikely tokens gain, likely ones lose. {token} goes from {before} to {after}.",
+  greedyStage: "takes the likeliest token: {token} has 100% now, all others nothing.",
   oneOnly: "changes nothing: one candidate is left.",
 
   // what happened, in sentences
@@ -95,6 +96,9 @@ export const ENGLISH = {
   explainSamplingTime: "the time that the filters and the draw took.",
   explainId: "the index of the token's piece in the vocabulary. The model reads and writes only such numbers.",
   computedRange: "{count} computed",
+  factComputed: "Computed",
+  explainComputed: "how many tokens passed through the model for this one. What it had computed for the tokens before them, their K and V, was read from the K/V cache.",
+  computedAndRead: "{count} computed, {kept} read from the cache",
   bits: "{number} bits",
 
   // the whole answer

@@ -112,6 +112,18 @@ def test_rows_hold_what_is_surely_removed() -> None:
     assert value("stages.js", "rowsOf", expression, [unknown, before]) == ["x"]
 
 
+def test_temperature_0_gives_the_likeliest_all_and_the_others_nothing() -> None:
+    for step in sampled(3, {}).as_json()["steps"]:
+        model, greedy = value("stages.js", "stagesOf", "stagesOf(given)", step)
+        assert [(one["id"], one["probability"]) for one in greedy["top"]] == [(step["token"]["id"], 1)]
+        assert greedy["cut"]["num_removed"] == model["num_candidates"] - 1
+        assert greedy["cut"]["probability"] == pytest.approx(1 - model["chosen"]["probability"])
+        assert value("stages.js", "stagesOf, scaleOf", "scaleOf(stagesOf(given))", step) == 1
+    for step in sampled(3, DRAWN).as_json()["steps"]:
+        names = value("stages.js", "stagesOf", "stagesOf(given).map((one) => one.name)", step)
+        assert names == [stage["name"] for stage in step["stages"]]
+
+
 @pytest.mark.parametrize("settings", [DRAWN, {**DRAWN, "top_k": 4}, {"temperature": 2.0, "seed": 3}])
 def test_the_parts_of_the_draw_fill_the_line_and_the_number_lies_in_the_chosen_one(settings: dict[str, Any]) -> None:
     for step in sampled(3, settings).as_json()["steps"]:

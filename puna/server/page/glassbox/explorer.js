@@ -11,16 +11,18 @@ import { canLookInto, rankedAt, stepAt, stepWith } from "./answers.js";
 import { rich, useLanguageOfPage } from "./speech.js";
 import { StepPane } from "./step_pane.js";
 import { Version } from "./version.js";
+import { WholeAnswer } from "./whole_answer.js";
 
 const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
 
 export class Explorer {
-  #node = null; // the version that is looked into
+  #node = null; // the version whose token is looked at
   #other = null; // the one beside it
   #versions = new Map(); // of a message's id
   #index = -1;
   #known = new Map(); // steps by "id:index"
+  #traces = new Map(); // of whole answers, by a message's id: what was asked for once is not computed again
   #running = null;
   #timer = 0;
 
@@ -36,6 +38,7 @@ export class Explorer {
   /** Looks into an answer. */
   open(node) {
     this.#known.clear();
+    this.#traces.clear();
     useLanguageOfPage();
     document.body.classList.add("with-glassbox");
     this.home.hidden = false;
@@ -101,8 +104,11 @@ export class Explorer {
       exact: (changed, signal) => stepWith(this.chat.current, this.#node, this.#index, changed, signal),
       rank: (texts, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, signal),
     });
+    this.whole = new WholeAnswer((index) => this.#choose(this.#node, index));
     this.versions = element("div", { class: "versions" });
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answers" }, this.#bar(), this.versions, surpriseLegend()), this.pane.element));
+    this.bar = this.#bar();
+    const answers = element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend());
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, answers, this.whole.element), this.pane.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -117,8 +123,9 @@ export class Explorer {
   /** The versions of the answer, and which one stands beside it. */
   #bar() {
     const all = this.#siblings(this.#node);
-    if (all.length < 2) return null;
-    const chip = (node) => textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) });
+    if (all.length < 2) return element("div", { hidden: true });
+    const chip = (node) =>
+      textButton(this.#titleOf(node), () => this.#turnTo(node), { class: "chip", "aria-pressed": String(node === this.#node), disabled: Boolean(node.live) || this.chat.isBusy });
     const option = (node) => element("option", { value: node.id, selected: node === this.#other }, this.#titleOf(node));
     const choose = element("select", { id: "compare", change: () => this.#compare(all.find((one) => one.id === choose.value) ?? null) }, [
       element("option", { value: "" }, t("gbNone")),
@@ -146,11 +153,7 @@ export class Explorer {
 
   #turnTo(node) {
     if (node === this.#node) return;
-    const before = this.#node;
-    const at = Math.min(this.#index, node.run.ids.length - 1);
-    this.chat.choose(node);
-    this.#index = at;
-    this.#show(node, before);
+    this.#choose(node, Math.min(this.#index, node.run.ids.length - 1));
     this.home.querySelector('.chip[aria-pressed="true"]')?.focus();
   }
 
@@ -161,7 +164,7 @@ export class Explorer {
 
   #load() {
     const shared = this.#other ? commonLength(this.#node.run.ids, this.#other.run.ids) : 0;
-    const shown = [this.#node, this.#other].filter(Boolean);
+    const shown = this.#siblings(this.#node).filter((one) => [this.#node, this.#other].includes(one)); // each keeps its side
     this.versions.classList.toggle("side-by-side", shown.length > 1);
     for (const [place, node] of shown.entries()) {
       const version = new Version(node, {
@@ -169,15 +172,21 @@ export class Explorer {
         name: `token-${place}`,
         choose: (index) => this.#pick(node, index),
         stop: () => this.chat.stop(),
-        shared: node.live ? 0 : shared,
+        shared: this.#node.live || this.#other?.live ? 0 : shared,
         failed: (error, at) => at.fail(problemOf(error)),
       });
       this.#versions.set(node.id, version);
       this.versions.append(version.element);
+      version.setActive(node === this.#node);
       if (node.live) version.grow();
-      else if (canLookInto(node)) version.load(this.chat.current, () => node === this.#node && this.#begin());
+      else if (canLookInto(node)) this.#read(version);
       else version.fail(node.problem || t("noteUnanswered"));
     }
+  }
+
+  #read(version) {
+    const isHere = () => version.node === this.#node;
+    version.load(this.chat.current, this.#traces, () => isHere() && this.#begin(), () => isHere() && this.whole.show(version, this.#index));
   }
 
   /** The token that was looked at, or the first that says something: one that was not nearly certain. */
@@ -209,22 +218,32 @@ export class Explorer {
   }
 
   #choose(node, index) {
-    if (node !== this.#node) {
-      const before = this.#node;
-      this.#index = index;
-      this.chat.choose(node);
-      return this.#show(node, before);
-    }
+    if (node !== this.#node) return this.#changeTo(node, index);
     const version = this.#versions.get(node.id);
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
     this.#versions.forEach((one) => one.select(one === version ? index : -1));
+    if (version.prompt) this.whole.show(version, index);
     const known = this.#known.get(this.#place);
     clearTimeout(this.#timer);
     this.#running?.abort();
     if (known) return this.#shown(known);
     this.#timer = setTimeout(() => this.#look(node, index), REST_MS);
     return undefined;
+  }
+
+  /** Looks into another version, which stands beside this one or takes the place of the one that did. */
+  #changeTo(node, index) {
+    const before = this.#node;
+    this.#index = index;
+    this.chat.choose(node);
+    if (!this.#versions.has(node.id)) return this.#show(node, before);
+    [this.#node, this.#other] = [node, before];
+    this.#versions.forEach((version) => version.setActive(version.node === node));
+    const bar = this.#bar();
+    this.bar.replaceWith(bar);
+    this.bar = bar;
+    return this.#choose(node, index);
   }
 
   async #look(node, index) {
@@ -243,7 +262,7 @@ export class Explorer {
     if (!step) return this.pane.clear(t("gbNoStep"));
     const node = this.#node;
     const version = this.#siblings(node).length > 1 ? t("gbVersion", { number: siblingsOf(this.chat.current, node).indexOf(node) + 1 }) : "";
-    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step) };
+    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step), end: endNoteOf(node, this.#index, step) };
     return this.pane.show(step, filters, place, this.chat.isBusy);
   }
 
@@ -267,6 +286,11 @@ function noteOf({ run, branch }, index, step) {
   if (!branch) return step.is_given ? t("gbFromBefore") : "";
   if (index < branch.at) return t("gbShared");
   return t(branch.kind === "text" ? "gbYourText" : "gbYourToken");
+}
+
+/** What the last token of an answer says that the model ended by itself. */
+function endNoteOf({ run, finish }, index, step) {
+  return finish === "stop" && index === run.ids.length - 1 && step.token.is_control ? t("gbIsEnd") : "";
 }
 
 function problemOf(error) {
