@@ -83,7 +83,7 @@ def refuse_unknown(taker: str) -> Callable[[type[T]], type[T]]:
         construct = kind.__init__
 
         @functools.wraps(construct)
-        def __init__(self: T, *args: Any, **settings: Any) -> None:
+        def __init__(self: T, /, *args: Any, **settings: Any) -> None:
             try:
                 construct(self, *args, **settings)
             except TypeError:

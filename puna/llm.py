@@ -523,6 +523,7 @@ class LLM:
     def replay_job(self, receipt: Receipt) -> ReplayJob:
         """What `replay` runs. Reads all weights, once."""
         receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
+        receipt.require_tokens(self.model.vocab_size)
         return ReplayJob(self.runner, self.traced_model, receipt)
 
     @cached_property

@@ -56,11 +56,13 @@ def _source(place: str) -> tuple[SourceText, str | None]:
     """The text of a place, and the name of the function that is asked for."""
     from puna.cli.source_view import STANDARD_INPUT
     from puna.cli.standard_input import read_all
-    from puna.explain.source.reading import read_source, source_of
+    from puna.explain.source.reading import MAX_BYTES, read_source, require_small, source_of
     from puna.explain.source.symbols import split_target
 
     if place == STANDARD_INPUT:
-        return source_of(read_all(), "standard input"), None
+        text = read_all(MAX_BYTES + 1)  # characters; a pipe may have no end
+        require_small(len(text), "standard input")
+        return source_of(text, "standard input"), None
     path, symbol = split_target(place)
     return read_source(path), symbol
 

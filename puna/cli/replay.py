@@ -82,7 +82,7 @@ def replay_lines(found: Replay, receipt: Receipt) -> list[str]:
     """What a replay found, for people."""
     if found.difference is None:
         return [f"verified: {counted(found.num_equal, 'token')} of {found.num_tokens} are the same on {found.backend}"]
-    there = f"the receipt's run was on {receipt.backend}, with puna {receipt.engine}"
+    there = printable(f"the receipt's run was on {receipt.backend}, with puna {receipt.engine}")
     return [
         f"differs: {counted(found.num_equal, 'token')} of {found.num_tokens} are the same on {found.backend}; {there}",
         *_difference_lines(found.difference),

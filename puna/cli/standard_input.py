@@ -29,10 +29,10 @@ def marked_encoding(head: bytes) -> str | None:
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS if head.startswith(mark)), None)
 
 
-def read_all() -> str:
-    """All of standard input. UsageError if it is not Unicode text."""
+def read_all(most: int = -1) -> str:
+    """All of standard input, or `most` characters of it. UsageError if it is not Unicode text."""
     try:
-        return LineReader().stream.read().removeprefix(MARK)
+        return LineReader().stream.read(most).removeprefix(MARK)
     except UnicodeDecodeError as error:
         raise _not_text(error) from error
 

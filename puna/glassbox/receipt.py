@@ -121,6 +121,16 @@ class Receipt:
                 )
             self._require_equal(f"adapter {shown(name)}", self.adapter, adapters[name], model)
 
+    def require_tokens(self, vocab_size: int) -> None:
+        """UsageError for ids of an answer that no token of the model has. Those of the prompt are checked as any prompt's."""
+        wrong = next((number for number, one in enumerate(self.token_ids) if not 0 <= one < vocab_size), None)
+        if wrong is not None:
+            raise UsageError(
+                f"token {wrong + 1} of the receipt has the id {shown(self.token_ids[wrong])}; the model's ids are 0 to "
+                f"{vocab_size - 1}",
+                hint=HINT,
+            )
+
     def _require_equal(self, what: str, theirs: str, own: str, model: str) -> None:
         if theirs != own:
             raise UsageError(

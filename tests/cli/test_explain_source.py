@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from puna.cli import explain_source
+from puna.explain.source import reading
 from tests.cli.conftest import Puna
 from tests.cli.conftest import puna as puna  # a fixture
 from tests.explain.source.tracer.toy import ToyModel
@@ -45,6 +46,12 @@ def sampler(tmp_path: Path) -> Path:
     path = tmp_path / "sampler.py"
     path.write_text(SAMPLER)
     return path
+
+
+def test_standard_input_without_end_is_refused(puna: Puna, toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_BYTES", 1 << 10)
+    done = puna("explain", "-", stdin="x = 1\n" * 2000)
+    assert done.code == 2 and "standard input has more than" in done.err
 
 
 def test_a_function_is_shown_block_by_block_with_measured_values(puna: Puna, toy: None, sampler: Path) -> None:

@@ -54,6 +54,14 @@ def test_a_difference_is_shown(receipt: Path, puna: Puna) -> None:
     assert all(part in done.out for part in ("step 5\n", "  receipt ", "  here    ", "the number", "margin"))
 
 
+def test_a_receipt_drives_no_terminal(receipt: Path, puna: Puna) -> None:
+    facts = json.loads(receipt.read_text("utf-8"))
+    facts["token_ids"][4] = (facts["token_ids"][4] + 1) % 256
+    receipt.write_text(json.dumps(facts | {"backend": "cpu\x1b]0;x\x07", "engine": "\x1b[2J"}), "utf-8")
+    done = puna("replay", str(receipt), *ON_REFERENCE)
+    assert done.code == 1 and all(letter.isprintable() or letter == "\n" for letter in done.out), done.out
+
+
 def test_other_weights_are_refused(receipt: Path, tmp_path: Path, puna: Puna) -> None:
     done = puna("replay", str(receipt), write_model(tmp_path / "other.gguf", 2), *ON_REFERENCE)
     facts = json.loads(receipt.read_text("utf-8"))

@@ -49,6 +49,15 @@ def test_the_receipt_of_an_answer_that_opened_with_given_tokens_is_verified(llm:
     assert one is not None and one.step == 7
 
 
+@pytest.mark.parametrize("wrong", [-1, 10**12, 2**70])
+def test_ids_that_are_no_tokens_are_refused(llm: LLM, wrong: int) -> None:
+    receipt = llm.receipt(llm.generate(PROMPT, max_tokens=3, ignore_eos=True))
+    with pytest.raises(UsageError, match="token 2 of the receipt has the id"):
+        llm.replay(replace(receipt, token_ids=(receipt.token_ids[0], wrong)))
+    with pytest.raises(UsageError, match="unknown setting 'self'"):
+        llm.replay(replace(receipt, settings={"self": 1}))
+
+
 @pytest.mark.full
 def test_100_receipts_are_verified_on_cpu_and_reference(tmp_path: Path) -> None:
     config = tiny_config()

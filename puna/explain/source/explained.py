@@ -214,21 +214,27 @@ class Dissection:
         self.source = source
         self.definitions = definitions(source.tree)
         self.aliases = aliases_of(source.tree)
-        self.functions = dict(functions_of(source.tree.body))
+        self.functions = functions_of(source.tree.body)
+        self._methods_of: dict[ast.ClassDef, dict[str, ast.FunctionDef]] = {}
         self.known = Known(self.aliases, {one.node.name for one in self.definitions})
 
     def loop_of(self, definition: Definition) -> Loop | None:
         """What puna recognises a function as."""
         if not isinstance(definition.node, ast.FunctionDef):
             return None
-        return recognised(definition.node, ChainMap(dict(self._methods(definition)), self.functions), self.aliases)
+        return recognised(definition.node, ChainMap(self._methods(definition), self.functions), self.aliases)
 
     def scope(self, definition: Definition) -> SourceScope:
         """What a run of a function may use of the file."""
         return SourceScope(self.functions, constants_of(self.source.tree.body), self.aliases, self._methods(definition))
 
-    def _methods(self, definition: Definition) -> Mapping[str, ast.FunctionDef]:
-        return functions_of(definition.owner.body) if definition.owner is not None else {}
+    def _methods(self, definition: Definition) -> dict[str, ast.FunctionDef]:
+        owner = definition.owner
+        if owner is None:
+            return {}
+        if owner not in self._methods_of:  # once for each class: a hostile one has ten thousand methods
+            self._methods_of[owner] = functions_of(owner.body)
+        return self._methods_of[owner]
 
     def outline(self) -> list[OutlineRow]:
         """All functions and classes, each in a line."""
@@ -394,11 +400,12 @@ BODIES = ("body", "orelse", "handlers", "finalbody", "cases")
 
 
 def _all_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    for one in body:
-        yield one
-        for name in BODIES:
-            inner = getattr(one, name, [])
-            yield from (s for part in inner for s in _all_statements([part] if isinstance(part, ast.stmt) else part.body))
+    waiting: list[Any] = list(body)[::-1]
+    while waiting:  # no recursion: a chain of `elif` is as deep as it is long
+        one = waiting.pop()
+        if isinstance(one, ast.stmt):
+            yield one
+        waiting += [part for name in BODIES for part in getattr(one, name, [])][::-1]
 
 
 def _names(statements: Sequence[ast.stmt], run: SourceRun | None, known: Known) -> list[NameNote]:

@@ -94,7 +94,8 @@ def recognised(node: ast.FunctionDef, functions: Mapping[str, ast.FunctionDef], 
     reached = _reached(node, functions, aliases)
     deep = {name for one in reached for name in _called_names(one, aliases)}
     parameters = _parameters(node)
-    purposes = {name: _purpose(name, node, aliases) for name in parameters}
+    uses = _uses_of(node, parameters, aliases)
+    purposes = {name: _purpose(name, uses[name], node) for name in parameters}
     calls_in_loop = any(_calls_model(one, parameters) for loop in _loops(node) for one in ast.walk(loop))
     hands_model_on = any(_hands_on(one, functions, parameters) for one in ast.walk(node))
     if deep & CHOICES and (calls_in_loop or (hands_model_on and any(list(_loops(one)) for one in reached))):
@@ -159,9 +160,32 @@ def _calls_model(node: ast.AST, parameters: list[str]) -> bool:
 # ---- what a parameter is for ------------------------------------------------------------------------------------------------
 
 
-def _purpose(name: str, node: ast.FunctionDef, aliases: Mapping[str, str]) -> Purpose:
+def _uses_of(node: ast.FunctionDef, parameters: list[str], aliases: Mapping[str, str]) -> dict[str, set[Purpose]]:
+    """What a function does with each of its parameters. One walk for all: a hostile function has thousands."""
+    found: dict[str, set[Purpose]] = {name: set() for name in parameters}
+    for one in ast.walk(node):
+        for name in found.keys() & _names_in(one):
+            found[name].update(_uses(name, one, aliases))
+    return found
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    """The names that are the parts of a node themselves, or the first argument or the object of a call."""
+    parts: list[ast.AST | None] = []
+    match node:
+        case ast.comprehension(iter=first) | ast.For(iter=first):
+            parts = [first]
+        case ast.Call(func=func, args=args):
+            parts = [*args[:1], func.value if isinstance(func, ast.Attribute) else None]
+        case ast.BinOp(left=left, right=right):
+            parts = [left, right]
+        case ast.Subscript(value=first):
+            parts = [first]
+    return {one.id for one in parts if isinstance(one, ast.Name)}
+
+
+def _purpose(name: str, uses: set[Purpose], node: ast.FunctionDef) -> Purpose:
     """By what the function does with it; else by its name."""
-    uses = {found for one in ast.walk(node) for found in _uses(name, one, aliases)}
     for purpose in (Purpose.TEXT, Purpose.PROMPTS, Purpose.ALL_LOGITS, Purpose.LOGITS, Purpose.PROBABILITIES, Purpose.IDS):
         if purpose in uses and not (purpose is Purpose.LOGITS and NAMES.get(name) is Purpose.IDS):
             return purpose

@@ -16,7 +16,7 @@ from puna.errors import PunaError, UsageError
 from puna.files import read_small
 
 MAX_BYTES = 2 << 20
-MAX_REPARSED = 64 << 20  # characters parsed in search of the part before an error
+MAX_REPARSED = 8 << 20  # characters parsed in search of the part before an error; a dense MiB takes seconds
 MAX_NESTING = 200  # brackets and indents; deeper trees exhaust the stack of whoever walks them
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.ASCII)
@@ -28,8 +28,8 @@ ENCODINGS = {
     **dict.fromkeys(("cp1252", "windows-1252"), "cp1252"),
     **{name: name for name in ("cp1251", "koi8-r", "gbk", "gb2312", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr")},
 }
-MAGIC = re.compile(r"^\s*(%|!|\?|.*\?\s*$)")  # lines of IPython that are no Python
-PYTHON_2 = re.compile(r"^\s*(print\s+[^(=\s]|exec\s+[^(=\s]|except\s+[\w.]+\s*,\s*\w+\s*:|raise\s+\w+\s*,)", re.MULTILINE)
+MAGIC = ("%", "!", "?")  # begin lines of IPython that are no Python; a ? at the end makes one, too
+PYTHON_2 = re.compile(r"^[ \t]*(print\s+[^(=\s]|exec\s+[^(=\s]|except\s+[\w.]+\s*,\s*\w+\s*:|raise\s+\w+\s*,)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,17 @@ def read_source(path: Path) -> SourceText:
         raise PunaError(f"{shown} cannot be read: {error.strerror}") from error
     if data is None:
         raise UsageError(f"{shown} is no file to read", hint="Give a Python file, or FILE.py:FUNCTION.")
-    if len(data) > MAX_BYTES:
+    require_small(len(data), shown)
+    return source_of(decoded(data, shown), shown)
+
+
+def require_small(size: int, name: str) -> None:
+    """UsageError for a text that is larger than puna takes apart."""
+    if size > MAX_BYTES:
         raise UsageError(
-            f"{shown} has more than {MAX_BYTES >> 20} MiB, which is more than puna reads of a source file",
+            f"{name} has more than {MAX_BYTES >> 20} MiB, which is more than puna reads of a source file",
             hint="Copy the part that you want explained into a file of its own.",
         )
-    return source_of(decoded(data, shown), shown)
 
 
 def decoded(data: bytes, name: str) -> str:
@@ -200,10 +205,20 @@ def _of_notebook(text: str, name: str) -> SourceText:
         starts.append((len(lines) + 1, number))
         cell_lines = code.replace("\r\n", "\n").split("\n")
         is_foreign = cell_lines[0].startswith("%%")
-        lines += [f"# {line}" if is_foreign or MAGIC.match(line) else line for line in cell_lines]
+        lines += [f"# {line}" if is_foreign or _is_magic(line) else line for line in cell_lines]
         lines.append("")
     tree, problem = _parsed("\n".join(lines))
     return SourceText(name, tuple(lines), tree, problem, tuple(starts))
+
+
+def _is_magic(line: str) -> bool:
+    """Whether only IPython understands a line.
+
+    >>> _is_magic("  %timeit f(x)"), _is_magic("torch.topk?"), _is_magic("x = 1  # why?!")
+    (True, True, False)
+    """
+    bare = line.strip()
+    return bare.startswith(MAGIC) or bare.endswith("?")
 
 
 def _cell_text(cell: Any) -> str:

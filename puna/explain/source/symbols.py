@@ -45,13 +45,20 @@ def definitions(tree: ast.Module) -> list[Definition]:
 
 
 def _inside(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[Definition]:
-    for one in ast.iter_child_nodes(node):
+    waiting = _children(node)
+    while waiting:  # no recursion: a chain of `elif` is as deep as it is long
+        one = waiting.pop()
         if isinstance(one, DefinitionNode):
             name = f"{prefix}{one.name}"
             yield Definition(name, one, owner)
             yield from _inside(one, f"{name}.", one if isinstance(one, ast.ClassDef) else None)
         elif isinstance(one, ast.stmt | ast.ExceptHandler | ast.match_case):
-            yield from _inside(one, prefix, owner)
+            waiting += _children(one)
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """The first one last, as a stack has them."""
+    return list(ast.iter_child_nodes(node))[::-1]
 
 
 def find(known: Sequence[Definition], wanted: str, file: str) -> list[Definition]:
@@ -80,7 +87,7 @@ def find(known: Sequence[Definition], wanted: str, file: str) -> list[Definition
     raise UsageError(f"{file} has no function or class {wanted}", hint=hint)
 
 
-def functions_of(body: Sequence[ast.stmt]) -> Mapping[str, ast.FunctionDef]:
+def functions_of(body: Sequence[ast.stmt]) -> dict[str, ast.FunctionDef]:
     """The functions of a module's or class's own level, by their names; of several with one name the last one counts."""
     return {one.name: one for one in body if isinstance(one, ast.FunctionDef)}
 

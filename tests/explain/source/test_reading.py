@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from puna.errors import PunaError, UsageError
+from puna.explain.source.explained import Dissection
 from puna.explain.source.reading import MAX_BYTES, SourceText, decoded, read_source, source_of
 
 GOOD = "import os\n\n\ndef f(x):\n    return x + 1\n\n\n"
@@ -106,6 +108,18 @@ def test_paths_that_lead_to_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "huge.py").write_bytes(b"x = 1\n" * (MAX_BYTES // 6 + 1))
     with pytest.raises(UsageError, match="more than 2 MiB"):
         read_source(tmp_path / "huge.py")
+
+
+def test_the_time_grows_with_the_text_alone() -> None:
+    started = time.monotonic()
+    assert source_of("(" + "\n" * 500_000, "t.py").problem is not None
+    assert not notebook({"cell_type": "code", "source": "x = 1\n" + " " * 300_000 + "x"}).cells[1:]
+    many = "".join(f"def f{number}(): 0\n" for number in range(4000))
+    assert len(Dissection(source_of(many, "t.py")).outline()) == 4000
+    lines = " torch.softmax(logits, -1).multinomial(1)\n" * 500
+    wide = f"def f({', '.join(f'a{number}' for number in range(500))}, logits):\n{lines}"
+    assert Dissection(source_of(wide, "t.py")).outline()[0].loop == "sampling step"
+    assert time.monotonic() - started < 20  # with squares of these numbers: minutes
 
 
 def notebook(*cells: object) -> SourceText:

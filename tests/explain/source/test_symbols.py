@@ -24,6 +24,11 @@ async def stream():
 KNOWN = definitions(ast.parse(SOURCE))
 
 
+def test_a_chain_of_elif_is_not_deep() -> None:
+    chain = "def f(x):\n if x: pass\n" + " elif x: pass\n" * 1200 + "def g(): 0"
+    assert [one.name for one in definitions(ast.parse(chain))] == ["f", "g"]
+
+
 def found(wanted: str) -> list[tuple[str, str, int]]:
     return [(one.name, one.kind, one.node.lineno) for one in find(KNOWN, wanted, "t.py")]
 

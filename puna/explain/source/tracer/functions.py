@@ -9,7 +9,7 @@ from typing import Any
 
 from puna.explain.source.tracer.limits import MAX_LIST, BeyondError, LimitError
 from puna.explain.source.tracer.operations import FUNCTIONAL, METHODS, OPERATIONS, Extremes, Run
-from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, IdList, NumberType, TracedTensor, is_true, kind_of
+from puna.explain.source.tracer.tensors import NUMBERS, TYPE_NAMES, IdList, NumberType, TracedTensor, is_equal, is_true, kind_of
 from puna.explain.source.tracer.values import DEVICE, GeneratorValue, ModelOutput
 
 Function = Callable[..., Any]
@@ -217,7 +217,7 @@ def _extend(run: Run, items: list[Any], more: Any) -> None:
 
 def _index(run: Run, items: Any, one: Any, *_: Any) -> int:
     for at, other in enumerate(items):
-        if not isinstance(other, TracedTensor) and not isinstance(one, TracedTensor) and other == one:
+        if not isinstance(other, TracedTensor) and not isinstance(one, TracedTensor) and is_equal(other, one, run.budget):
             return at
     raise SourceError("ValueError", "it is not in the list")
 
@@ -236,22 +236,30 @@ def _joined(run: Run, between: str, items: Any) -> str:
     return between.join(texts)
 
 
+def _counted(run: Run, made: Any) -> Any:
+    run.budget.make_list(len(made))
+    return made
+
+
 LIST_METHODS: Mapping[str, Function] = {
-    "append": _append, "extend": _extend, "index": _index, "pop": _pop, "copy": lambda run, items: type(items)(items),
-    "count": lambda run, items, one: sum(1 for other in items if not isinstance(other, TracedTensor) and other == one),
+    "append": _append, "extend": _extend, "index": _index, "pop": _pop, "copy": _list,
+    "count": lambda run, items, one: sum(
+        1 for other in items if not isinstance(other, TracedTensor) and is_equal(other, one, run.budget)
+    ),
     "reverse": lambda run, items: items.reverse(),
 }  # fmt: skip
 TEXT_METHODS: Mapping[str, Function] = {
-    "strip": lambda run, text: text.strip(), "lower": lambda run, text: text.lower(), "upper": lambda run, text: text.upper(),
+    "strip": lambda run, text: _counted(run, text.strip()), "lower": lambda run, text: _counted(run, text.lower()),
+    "upper": lambda run, text: _counted(run, text.upper()),
     "join": _joined,
-    "split": lambda run, text, *by: text.split(*by[:1]) if all(isinstance(one, str) and one for one in by) else [],
+    "split": lambda run, text, *by: _counted(run, text.split(*by[:1])) if all(isinstance(one, str) and one for one in by) else [],
     "startswith": lambda run, text, start: isinstance(start, str) and text.startswith(start),
     "endswith": lambda run, text, end: isinstance(end, str) and text.endswith(end),
 }  # fmt: skip
 DICT_METHODS: Mapping[str, Function] = {
     "get": lambda run, known, key, default=None: known.get(key, default) if isinstance(key, str | int) else default,
-    "items": lambda run, known: list(known.items()), "keys": lambda run, known: list(known),
-    "values": lambda run, known: list(known.values()),
+    "items": lambda run, known: list(zip(items_of(run, known), known.values(), strict=True)), "keys": items_of,
+    "values": lambda run, known: items_of(run, list(known.values())),
     "to": lambda run, known, *_: known,
 }  # fmt: skip
 METHODS_OF: tuple[tuple[type, Mapping[str, Function]], ...] = (

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -273,8 +273,14 @@ class Interpreter:
         return is_told and not (isinstance(function, ast.Name) and self._is_local(frame, function))
 
     def _if(self, frame: Frame, node: ast.If) -> None:
-        truth = is_true(self._value(frame, node.test))
-        self._record(frame, node, [], truth)
+        while True:  # no recursion: a chain of `elif` is as deep as it is long
+            with _at(node):
+                truth = is_true(self._value(frame, node.test))
+            self._record(frame, node, [], truth)
+            if truth or not _is_chained(node):
+                break
+            node = cast(ast.If, node.orelse[0])
+            self.budget.step(node)
         self._run(frame, node.body if truth else node.orelse)
 
     def _for(self, frame: Frame, node: ast.For) -> None:
@@ -451,9 +457,11 @@ class Interpreter:
         if not isinstance(owner, list | tuple | str | range) or not isinstance(index, int | slice):
             raise BeyondError(f"{kind_of(owner)} has no [{ast.unparse(node.slice)[:40]}] here", node.lineno)
         try:
-            found = owner[index]
+            found: Any = owner[index]
         except (IndexError, ValueError, TypeError) as error:
             raise SourceError(type(error).__name__, str(error)) from None
+        if isinstance(index, slice) and not isinstance(owner, range):
+            self.budget.make_list(len(found))
         return IdList(found) if isinstance(owner, IdList) and isinstance(found, list) else found
 
     def _index(self, frame: Frame, node: ast.expr) -> Any:
@@ -499,6 +507,7 @@ class Interpreter:
         if isinstance(node.op, ast.Not):
             return not is_true(value)
         if isinstance(value, TracedTensor):
+            self.budget.make(value.shape)
             made = np.invert(value.array) if isinstance(node.op, ast.Invert) else -value.array
             return TracedTensor(value.array if isinstance(node.op, ast.UAdd) else made)
         if not isinstance(value, bool | int | float) or (isinstance(node.op, ast.Invert) and isinstance(value, float)):
@@ -697,6 +706,11 @@ def _of_table(table: Mapping[type, Any], node: ast.AST) -> Any:
             f"{NODE_WORDS.get(type(node), type(node).__name__)} is not in the tables of the run", getattr(node, "lineno", 0)
         )
     return table[type(node)]
+
+
+def _is_chained(node: ast.If) -> bool:
+    """Whether an `elif` follows, or an `else` with nothing but an `if` in it."""
+    return len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)
 
 
 def _is_static(node: ast.FunctionDef) -> bool:

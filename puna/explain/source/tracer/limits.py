@@ -12,7 +12,9 @@ MAX_SECONDS = 20.0
 MAX_ELEMENTS = 1 << 23  # of one tensor
 MAX_LIST = 1 << 18  # items of one list, characters of one text
 MAX_TOTAL = 1 << 27  # elements that all operations together may make: half a gigabyte of float32, if all stay alive
+ELEMENTS_OF_ITEM = 24  # a number in a set, with its place there, takes 100 bytes
 MAX_DEPTH = 24  # calls of the source's own functions inside each other
+MAX_DRAWS = 1 << 14  # numbers that are drawn
 MAX_BITS = 256  # of a whole number
 MAX_MULTIPLICATIONS = 1 << 31  # of one product of matrices
 
@@ -36,8 +38,8 @@ class RunBudget:
         self._steps = self._elements = 0
         self._ends = time.monotonic() + seconds
 
-    def step(self, node: ast.AST) -> None:
-        """Count one node. BeyondError if it is one too many."""
+    def step(self, node: ast.AST | None = None) -> None:
+        """Count one node, or a part of what one does. BeyondError if it is one too many."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise LimitError(f"the run takes more than {MAX_STEPS:,} steps", getattr(node, "lineno", 0))
@@ -59,4 +61,4 @@ class RunBudget:
         """Count the items of a list. BeyondError if they are too many."""
         if count > MAX_LIST:
             raise LimitError(f"a list of {count:,} items is longer than puna makes here")
-        self.make((8 * count,))
+        self.make((ELEMENTS_OF_ITEM * count,))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from puna.explain.source.tracer.limits import MAX_LIST, BeyondError, RunBudget
+from puna.explain.source.tracer.limits import MAX_DRAWS, MAX_LIST, BeyondError, LimitError, RunBudget
 from puna.explain.source.tracer.tensors import (
     COMPARISONS,
     DEFAULTS,
@@ -101,9 +101,10 @@ def full_like(run: Run, input: Any, fill_value: Any, *, dtype: Any = None, **_: 
 def tensor(run: Run, data: Any, *, dtype: Any = None, **_: Any) -> TracedTensor:
     """A new tensor of nested lists, of a number, or of a tensor."""
     if isinstance(data, TracedTensor):
+        run.budget.make(data.shape)
         return TracedTensor(data.array.astype(data.array.dtype if dtype is None else numpy_type(dtype)), data.is_ids)
     leaves: list[Any] = []
-    shape = _nested_shape(data, leaves, 0)
+    shape = _nested_shape(run, data, leaves, 0)
     run.budget.make(shape)
     if not all(isinstance(leaf, bool | int | float) for leaf in leaves):
         raise BeyondError("a tensor is made of numbers")
@@ -113,7 +114,7 @@ def tensor(run: Run, data: Any, *, dtype: Any = None, **_: Any) -> TracedTensor:
     return TracedTensor(made, _holds_ids(data))
 
 
-def _nested_shape(data: Any, leaves: list[Any], depth: int) -> tuple[int, ...]:
+def _nested_shape(run: Run, data: Any, leaves: list[Any], depth: int) -> tuple[int, ...]:
     if depth > 8:
         raise BeyondError("lists are nested more than 8 deep")
     if isinstance(data, TracedTensor) and data.array.ndim == 0:
@@ -123,7 +124,8 @@ def _nested_shape(data: Any, leaves: list[Any], depth: int) -> tuple[int, ...]:
         if len(leaves) > MAX_LIST:
             raise BeyondError("a list is larger than puna computes here")
         return ()
-    shapes = {_nested_shape(one, leaves, depth + 1) for one in data}
+    run.budget.step()
+    shapes = {_nested_shape(run, one, leaves, depth + 1) for one in data}
     if len(shapes) > 1:
         raise BeyondError("the rows of a tensor must have one length")
     return (len(data), *(shapes.pop() if shapes else ()))
@@ -201,7 +203,7 @@ def stack(run: Run, tensors: Any, dim: int = 0, **_: Any) -> TracedTensor:
 
 def where(run: Run, condition: Any, input: Any = None, other: Any = None) -> Any:
     if input is None:
-        return tuple(TracedTensor(found) for found in np.nonzero(array_of(condition)))
+        return tuple(TracedTensor(found) for found in np.nonzero(_found(run, condition)))
     arrays = [array_of(one) for one in (condition, input, other)]
     broadcast(run.budget, *arrays)
     dtype = common_type([input, other])
@@ -257,11 +259,19 @@ def scatter_in_place(
 def isin(run: Run, elements: Any, test_elements: Any, **_: Any) -> TracedTensor:
     first, second = array_of(elements), array_of(test_elements)
     run.budget.make((first.size, min(second.size, 64)))
+    run.budget.make((second.size,))
     return TracedTensor(np.isin(first, second))
 
 
 def nonzero(run: Run, input: Any, as_tuple: bool = False, **_: Any) -> Any:
-    return where(run, input) if as_tuple else TracedTensor(np.argwhere(array_of(input)))
+    return where(run, input) if as_tuple else TracedTensor(np.argwhere(_found(run, input)))
+
+
+def _found(run: Run, given: Any) -> Array:
+    """The array of a tensor of which the positions that are not 0 are asked for: each has a number for each axis."""
+    array = array_of(given)
+    run.budget.make((int(np.count_nonzero(array)), max(array.ndim, 1)))
+    return array
 
 
 def _triangle(keep: Any, run: Run, input: Any, diagonal: int = 0, **_: Any) -> TracedTensor:
@@ -278,6 +288,11 @@ def _axis(dim: Any, array: Array) -> int:
     if type(dim) is not int or not -max(array.ndim, 1) <= dim < max(array.ndim, 1):
         raise BeyondError(f"a tensor of {array.ndim} axes has no axis {dim}")
     return dim % max(array.ndim, 1)
+
+
+def _left(array: Array, *axes: int | None) -> tuple[int, ...]:
+    """The shape of what is left of an array after some axes became one number; None: all did."""
+    return () if None in axes else tuple(size for at, size in enumerate(array.shape) if at not in axes)
 
 
 def _real(array: Array) -> Array:
@@ -304,6 +319,7 @@ def log_softmax(run: Run, input: Any, dim: Any = None, dtype: Any = None, **_: A
 
 def logsumexp(run: Run, input: Any, dim: Any = -1, keepdim: bool = False, **_: Any) -> TracedTensor:
     array = _real(array_of(input))
+    run.budget.make(array.shape)
     axis = _axis(dim, array)
     top = array.max(axis=axis, keepdims=True)
     total = quietly(lambda: np.log(np.exp(array - top).sum(axis=axis, keepdims=True)) + top)
@@ -321,6 +337,7 @@ def argmin(run: Run, input: Any, dim: Any = None, keepdim: bool = False, **_: An
 def _arg(function: Any, run: Run, input: Any, dim: Any, keepdim: bool) -> TracedTensor:
     array = array_of(input)
     axis = None if dim is None else _axis(dim, array)
+    run.budget.make(_left(array, axis))
     found = quietly(lambda: function(array, axis=axis, keepdims=bool(keepdim)))
     return TracedTensor(found.astype(np.int64), _is_vocabulary(run, input, -1 if axis is None else axis))
 
@@ -336,6 +353,7 @@ def _extreme(name: str, run: Run, input: Any, dim: Any = None, keepdim: bool = F
     if isinstance(dim, TracedTensor) or dim is None:
         return _pairwise(name, run, input, dim) if dim is not None else TracedTensor(quietly(lambda: getattr(np, name)(array)))
     axis = _axis(dim, array)
+    run.budget.make(_left(array, axis))
     values = quietly(lambda: getattr(np, name)(array, axis=axis, keepdims=bool(keepdim)))
     indices = argmax(run, input, dim, keepdim) if name == "max" else argmin(run, input, dim, keepdim)
     return Extremes(TracedTensor(values), indices)
@@ -350,6 +368,7 @@ def _pairwise(name: str, run: Run, input: Any, other: Any) -> TracedTensor:
 def _reduced(name: str, run: Run, input: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> TracedTensor:
     array = array_of(input)
     axis = None if dim is None else tuple(_axis(one, array) for one in (dim if isinstance(dim, list | tuple) else [dim]))
+    run.budget.make(_left(array, *(range(array.ndim) if axis is None else axis)))
     if name in ("all", "any"):
         return TracedTensor(np.asarray(getattr(np, name)(array, axis=axis, keepdims=bool(keepdim))))
     made = quietly(lambda: getattr(np, name)(_real(array) if name != "sum" else array, axis=axis, keepdims=bool(keepdim)))
@@ -397,6 +416,9 @@ def multinomial(run: Run, input: Any, num_samples: Any, replacement: bool = Fals
     if array.ndim not in (1, 2) or type(num_samples) is not int or not 1 <= num_samples <= 64 or not array.size:
         raise BeyondError("multinomial draws 1 to 64 positions from one or two axes here")
     rows = array.reshape(-1, array.shape[-1]).astype(np.float64)
+    if len(rows) * num_samples > MAX_DRAWS - len(run.draws):
+        raise LimitError(f"the run draws more than {MAX_DRAWS:,} numbers")
+    run.budget.make(rows.shape)
     drawn = [_drawn(run, number, row, num_samples, replacement) for number, row in enumerate(rows)]
     made = np.array(drawn, np.int64).reshape((*array.shape[:-1], num_samples))
     return TracedTensor(made, _is_vocabulary(run, input, array.ndim - 1))
@@ -406,6 +428,7 @@ def _drawn(run: Run, number: int, row: Array, num_samples: int, replacement: boo
     found: list[int] = []
     row = row.copy()
     for _ in range(num_samples):
+        run.budget.step()
         total = float(row.sum())
         if not (math.isfinite(total) and total > 0 and (row >= 0).all()):
             raise BeyondError("the probabilities to draw from are not all numbers of at least 0 with a sum above 0")
@@ -489,6 +512,8 @@ def reshape(run: Run, input: Any, *shape: Any) -> TracedTensor:
         return TracedTensor(array.view(numpy_type(shape[0])))
     if not all(type(one) is int for one in shape):
         raise BeyondError("a shape holds whole numbers")
+    if not array.flags.c_contiguous:  # then it is a copy
+        run.budget.make(array.shape)
     return _viewed(input, quietly(lambda: array.reshape(shape)))
 
 
@@ -590,10 +615,12 @@ def size(run: Run, input: TracedTensor, dim: Any = None) -> Any:
 def to(run: Run, input: TracedTensor, *wanted: Any, dtype: Any = None, **_: Any) -> TracedTensor:
     """Another type; another device is the same here."""
     types = [one for one in (*wanted, dtype) if isinstance(one, NumberType)]
-    return TracedTensor(input.array.astype(numpy_type(types[0])), input.is_ids) if types else input
+    return _typed(types[0].name, run, input) if types else input
 
 
 def _typed(name: str, run: Run, input: TracedTensor) -> TracedTensor:
+    numpy_type(NumberType(name))
+    run.budget.make(input.shape)
     return TracedTensor(input.array.astype(NUMPY_TYPES[name], copy=False), input.is_ids)
 
 

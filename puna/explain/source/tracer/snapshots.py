@@ -131,6 +131,8 @@ def _spelled(ids: Sequence[Any], spelling: TokenSpelling | None) -> str:
 
 def _nested(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
+        if depth >= MAX_DEPTH:
+            return "..."
         return {str(_plain(key)): _nested(one, depth + 1) for key, one in islice(value.items(), MAX_SHOWN)}
     if isinstance(value, list | tuple | range | set):
         return [_nested(one, depth + 1) for one in islice(value, MAX_SHOWN)] if depth < MAX_DEPTH else "..."

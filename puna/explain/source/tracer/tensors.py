@@ -229,10 +229,33 @@ def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: RunBudget) -> 
         budget.make(_broadcast(arrays))
         return TracedTensor(np.asarray(numpy(*arrays)))
     if kind in (ast.Eq, ast.NotEq):
-        return python(left, right)
+        return is_equal(left, right, budget) == (kind is ast.Eq)
     if (isinstance(left, NUMBERS) and isinstance(right, NUMBERS)) or (isinstance(left, str) and isinstance(right, str)):
         return python(left, right)
     raise BeyondError(f"{kind_of(left)} and {kind_of(right)} have no order")
+
+
+def is_equal(left: Any, right: Any, budget: RunBudget) -> bool:
+    """left == right. Each list is a step: one that holds a list twice, which holds one twice, and so on, has no end to see."""
+    waiting = [(left, right)]
+    while waiting:
+        one, other = waiting.pop()
+        if one is other:
+            continue
+        if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            if isinstance(one, list) != isinstance(other, list) or len(one) != len(other):
+                return False
+            budget.step()
+            budget.make_list(len(one))
+            waiting += zip(one, other, strict=True)
+        elif isinstance(one, dict) and isinstance(other, dict):
+            if one.keys() != other.keys():
+                return False
+            budget.step()
+            waiting += ((one[key], other[key]) for key in one)
+        elif one != other:
+            return False
+    return True
 
 
 def is_any_ranked(*values: Any) -> bool:
@@ -246,7 +269,9 @@ def contains(items: Any, item: Any) -> bool:
         return item in items
     if isinstance(items, TracedTensor):
         return bool((items.array == array_of(item)).any())
-    if isinstance(items, list | tuple | range | dict | set | frozenset) and isinstance(item, bool | int | float | str | None):
+    if isinstance(items, range):  # Python looks for a real number one by one
+        return isinstance(item, int | float) and item == item // 1 and int(item) in items
+    if isinstance(items, list | tuple | dict | set | frozenset) and isinstance(item, bool | int | float | str | None):
         return any(one == item for one in items if not isinstance(one, TracedTensor))
     raise BeyondError(f"'in' is not computed for {kind_of(items)} here")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.explain.source.tracer import limits
 from puna.explain.source.tracer.limits import MAX_STEPS
 from puna.explain.source.tracing import SourceRun
 from tests.explain.source.tracer.toy import run, sampling
@@ -69,6 +70,13 @@ HOSTILE = {
     "x = probs.cumsum(7)": "axis",
     "x = torch.softmax(run=1)": "arguments",
     "x = torch.cumsum(probs, -1, budget=None)\nreturn nosuch": "nosuch",
+    "a = [1]\nb = [1]\nfor i in range(60):\n    a = [a, a]\n    b = [b, b]\nx = a == b": "steps",
+    "a = [1]\nb = [1]\nfor i in range(60):\n    a = [a, a]\n    b = [b, b]\nx = [a].index(b)": "steps",
+    "x = 1.5 in range(10 ** 15)\nreturn nosuch": "nosuch",
+    "a = []\nfor i in range(7):\n    a = [a] * 300\nx = torch.tensor(a)": "steps",
+    "x = torch.multinomial(torch.ones(4000000, 1), 1)": "draws more than",
+    "x = torch.ones(8000000, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1).nonzero()": "larger",
+    "x = 5\nif x == 0:\n    pass\n" + "elif x == 1:\n    pass\n" * 1200 + "return nosuch": "nosuch",
     "a = []\na.append(a)\nb = []\nb.append(b)\nx = a == b": "",
 }
 
@@ -81,6 +89,26 @@ def test_a_hostile_line_ends_the_run_and_is_named(body: str) -> None:
     assert done.stop is not None and HOSTILE[body] in done.stop.reason, done.stop
     assert done.stop.line >= 6 or "nested" in done.stop.reason or not done.stop.line
     assert time.monotonic() - started < 20 and not Path("/tmp/x").exists()
+
+
+COPIES = ("-a", "~(a > 0)", "a.double()", "a.to(torch.float64)", "torch.tensor(a)", "a.sum([])", "a.nonzero()", "torch.where(a)",
+    "a[:, None].argmax(1)", "a[:, None].max(1)", "a.logsumexp(0)", "a.reshape(100, 100).t().reshape(10000)", "[0] * 1000",
+    "b.copy()", "b[:]", "set(b)", "reversed(b)", "list(b)", "t.upper()", "t.split('a')", "t[:]", "{1: b}.values()",
+    "torch.isin(c, a)", "torch.multinomial(a, 1)")  # fmt: skip
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_whatever_makes_a_copy_counts(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TOTAL", 1 << 17)
+    lines = "a, b, c, t = torch.ones(10000), list(range(500)), torch.ones(2), 'a' * 500\nwhile True:\n    x = "
+    done = run(sampling(lines + made))
+    assert done.stop is not None and "numbers" in done.stop.reason, done.stop
+
+
+def test_arguments_that_hold_themselves_are_shown_up_to_a_depth() -> None:
+    body = "  d = {}\n  d['d'] = d\n  prompt_tokens[0] = d\n  while True:\n    model(d).argmax(-1)"
+    done = run(f"def f(prompt_tokens, model):\n{body}")
+    assert done.stop is not None and done.arguments[0].value.kind == "list"
 
 
 EVENTS = ("open", "exec", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.")
