@@ -17,7 +17,7 @@ from tests.browser import ATTACKS, AXE, CHROMIUM
 from tests.glassbox.tiny import Forcing, make_llm
 from tests.server.scripted import last_question, scripted_model
 from tests.server.serving import TEMPLATE, RunningServer, serving
-from tests.server.test_page_in_browser import DONE, WIDTHS, api, ask, browser, expect, opened
+from tests.server.test_page_in_browser import DONE, THINKING, WIDTHS, api, ask, browser, expect, opened
 
 __all__ = ["browser"]  # the fixture
 
@@ -112,7 +112,9 @@ def test_another_token_is_taken_and_the_branch_is_that_of_a_fresh_run(browser: A
     assert ids[:7] == first["run"]["ids"][:7] and ids[7] != first["run"]["ids"][7]
     assert (branch["content"], ids) == fresh(ids[:8], 38)
     assert branch["run"]["num_opened"] == 8 and branch["run"]["computed"] < len(ids) + 24  # the cache had the prompt
-    expect(page.locator(".version.active .version-facts")).to_contain_text("the prefix cache had the others")
+    expect(page.locator(".version.active .version-facts")).to_contain_text(
+        "16 of the 32 tokens before token 9 were read from the prefix cache"
+    )
     expect(page.locator("#glassbox .story")).to_contain_text("You put this token here.")
     expect(page.locator(".version:first-child .token.shared")).to_have_count(7)
     expect(page.locator(".version:last-child .token.shared")).to_have_count(7)
@@ -248,6 +250,56 @@ def test_what_a_step_was_is_told_as_the_trace_has_it(browser: Any, served: Runni
     seen.check()
 
 
+def test_a_version_as_a_whole_tells_of_its_own_run_and_not_of_the_looking(browser: Any, served: RunningServer) -> None:
+    question = "what is kept of this?"
+    page, seen = asked(browser, served, question)
+    (first,) = answers(page)
+    ids, prompt = first["run"]["ids"], first["stats"]["prompt"]
+    assert prompt == len(served.llm.encode_chat([{"role": "user", "content": question}]))
+    first_cached = first["stats"]["cached"]  # what the chat template begins with, if an answer before had it
+    computed = prompt - first_cached + len(ids) - 1
+    without = sum(range(prompt, prompt + len(ids)))
+    kept = page.locator("#whole-kept")
+    expect(kept).to_contain_text(
+        f"So {computed} tokens were computed for this answer; without it, it would have been {without:,}:"
+    )
+    expect(kept.locator("svg.staircase")).to_have_count(1)
+    expect(page.locator("#whole-end")).to_contain_text("It ended because it reached its limit of tokens")
+    expect(page.locator("#whole-end")).to_contain_text(f"{len(ids)} tokens in ")
+    expect(page.locator("#whole-read .token")).to_have_count(prompt)
+    expect(page.locator("#whole-time .overview")).to_contain_text(f"of {len(ids)} places the model's first choice was taken")
+    expect(page.locator("#whole-time svg.chart")).to_have_count(1)  # no times, which would be those of the looking
+    look(page, 6)
+    facts = page.locator("#glassbox .facts")
+    expect(facts).to_contain_text(f"1 token computed, {prompt + 5} read from the cache")
+    expect(facts).not_to_contain_text("Model")
+    chart = page.locator("#whole-time svg.chart").bounding_box()
+    page.locator("#whole-time svg.chart").click(position={"x": chart["width"] * 20.5 / len(ids), "y": 10})
+    expect(page.locator("#glassbox .step-head")).to_contain_text("Token 21 of")
+    branch = branched(page, page.locator(".choice-row:not(.taken) button").first.click, 2)
+    cached, length = branch["stats"]["cached"], len(branch["run"]["ids"])
+    assert 0 < cached < prompt + 21
+    expect(kept).to_contain_text(f"So {prompt + 21 - cached + length - 22} tokens were computed for this answer")
+    assert branch["run"]["computed"] == prompt + 21 - cached + length - 21  # the last token is not computed
+    seen.check()
+
+
+@pytest.mark.parametrize("panel", ["settings", "inspector"])
+def test_a_panel_beside_it_leaves_one_column(browser: Any, served: RunningServer, panel: str) -> None:
+    page, seen = asked(browser, served, viewport={"width": 1280, "height": 800})
+
+    def places() -> list[dict[str, float]]:
+        return [page.locator(name).bounding_box() for name in ("#glassbox .answers", "#glassbox .step-pane")]
+
+    answer, pane = places()
+    assert answer["x"] + answer["width"] <= pane["x"]
+    page.click(f"#open-{panel}")
+    answer, pane = places()
+    assert answer["x"] == pane["x"] and answer["y"] + answer["height"] <= pane["y"]
+    assert page.evaluate("(box => box.scrollWidth - box.clientWidth)(document.querySelector('#glassbox'))") <= 0
+    seen.check()
+
+
 def test_it_is_there_after_a_reload_and_in_another_browser(browser: Any, served: RunningServer, tmp_path: Path) -> None:
     page, seen = asked(browser, served)
     look(page, 4)
@@ -310,6 +362,22 @@ def test_an_answer_at_its_limit_goes_on_as_a_longer_one(browser: Any, served: Ru
     expect(page.locator("#glassbox .story")).to_contain_text("Then chance decided")
     expect(page.locator("#glassbox .story")).not_to_contain_text("was there before")
     seen.check()
+
+
+def test_thoughts_are_a_part_of_the_answer(browser: Any) -> None:
+    thoughts = "<think>I count.</think>"
+    with serving(scripted_model(lambda _: f"{thoughts}Seven.", "thinker", 0.0, THINKING)) as server:
+        page, seen = opened(browser, server)
+        ask(page, "how many?")
+        page.locator(".look").click()
+        expect(page.locator(TOKENS)).to_have_count(len(f"{thoughts}Seven.") + 1)
+        look(page, thoughts.index("count"))
+        page.fill("#own-words", "doubt it.</think>Eight")
+        branch = branched(page, lambda: page.click("#force"), 2)
+        assert (branch["reasoning"], branch["content"]) == ("I doubt it.", "Eight.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#thread .assistant .body")).to_have_text("Eight.")
+        seen.check()
 
 
 def test_a_branch_that_is_coming_can_be_stopped(browser: Any) -> None:

@@ -10,6 +10,7 @@ import { rich, t } from "./words.js";
 
 const COLUMNS = ["columnPlace", "columnId", "columnPiece", "columnText", "columnBytes"];
 
+/** `prompt`: that of a trace; its time may be unknown. */
 export function promptView(prompt) {
   const detail = make("p", { class: "detail", "aria-live": "polite" }, t("promptChoose"));
   const strip = new TokenStrip(prompt.tokens, {
@@ -32,7 +33,7 @@ function intro(prompt) {
   const values = { template: term("chat template"), tokenizer: term("tokenizer"), count: count(prompt.num_tokens), control: term("control token", t("formControl")) };
   const cached = prompt.num_cached ? [" ", ...rich("promptCached", { count: tokens(prompt.num_cached), cache: term("prefix cache") })] : [];
   const isPlain = spelledOut(prompt.tokens).filter((one) => !one.control).map((one) => one.text).join("") === prompt.given;
-  return [...rich(isPlain ? "promptIntroRaw" : "promptIntro", values), ...cached, ` ${t("promptTook", { time: seconds(prompt.tokenizer_s) })}`];
+  return [...rich(isPlain ? "promptIntroRaw" : "promptIntro", values), ...cached, prompt.tokenizer_s === null ? "" : ` ${t("promptTook", { time: seconds(prompt.tokenizer_s) })}`];
 }
 
 function tokens(number) {

@@ -63,6 +63,7 @@ const FACTS = [
   ["factLogprob", "logprob", (step) => step.logprob !== null && decimal(step.logprob, 4).replace(/^-(0\D0+)$/, "$1")],
   ["factMemory", "KV", (step) => step.kv_bytes !== null && bytes(step.kv_bytes)],
   ["factModel", "explainModelTime", (step) => step.model_s !== null && [seconds(step.model_s), computed(step)]],
+  ["factComputed", "explainComputed", (step) => step.model_s === null && step.computed.length > 0 && computed(step)],
   ["factSampling", "explainSamplingTime", (step) => step.sampling_s !== null && seconds(step.sampling_s)],
   ["factId", "explainId", (step) => count(step.token.id)],
 ];
@@ -83,5 +84,7 @@ function figures(value) {
 
 function computed(step) {
   const number = step.computed.reduce((sum, one) => sum + one.last - one.first, 0);
-  return t("computedRange", { count: number === 1 ? t("oneToken") : t("tokens", { count: count(number) }) });
+  const kept = step.computed[0]?.first ?? 0;
+  const values = { count: number === 1 ? t("oneToken") : t("tokens", { count: count(number) }), kept: count(kept) };
+  return t(kept ? "computedAndRead" : "computedRange", values);
 }

@@ -27,7 +27,7 @@ function average(numbers) {
   return numbers.length ? sum(numbers) / numbers.length : 0;
 }
 
-/** `weightsBytes`: the weights that computing one token reads (`Trace.weights_bytes`). */
+/** Without times in the steps there is no picture of them. `weightsBytes`: the weights that computing one token reads (`Trace.weights_bytes`). */
 export class Timeline {
   #pictures;
 
@@ -35,13 +35,14 @@ export class Timeline {
     this.numSteps = steps.length;
     this.choose = choose;
     const found = summaryOf(steps);
-    this.#pictures = [surprisePicture(steps, found), timePicture(steps, found)];
+    const isTimed = steps.some((step) => step.model_s !== null);
+    this.#pictures = [surprisePicture(steps, found), ...(isTimed ? [timePicture(steps, found)] : [])];
     for (const picture of this.#pictures) picture.addEventListener("click", (event) => this.#clicked(event, picture));
     this.element = make(
       "div",
       { class: "timeline" },
       figure(t("surpriseTitle"), bits(mostBits(found)), this.#pictures[0], surpriseNote()),
-      figure(t("timeTitle"), seconds(mostTime(found)), this.#pictures[1], [timeNote(found, steps), " ", weightsBytes ? readsNote(steps, weightsBytes) : null]),
+      isTimed ? figure(t("timeTitle"), seconds(mostTime(found)), this.#pictures[1], [timeNote(found, steps), " ", weightsBytes ? readsNote(steps, weightsBytes) : null]) : null,
     );
   }
 

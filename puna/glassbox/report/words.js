@@ -96,6 +96,9 @@ export const ENGLISH = {
   explainSamplingTime: "the time that the filters and the draw took.",
   explainId: "the index of the token's piece in the vocabulary. The model reads and writes only such numbers.",
   computedRange: "{count} computed",
+  factComputed: "Computed",
+  explainComputed: "how many tokens passed through the model for this one. What it had computed for the tokens before them, their K and V, was read from the K/V cache.",
+  computedAndRead: "{count} computed, {kept} read from the cache",
   bits: "{number} bits",
 
   // the whole answer

@@ -26,7 +26,7 @@ KINDS = {
 }
 START = "index.html"
 SHARED = "report"  # the folder of what this page has in common with the report of a trace (`puna/glassbox/report`)
-VIEWS = ("explain", "step_view", "token_strip", "german", "chinese")
+VIEWS = ("explain", "step_view", "token_strip", "prompt", "kept", "overview", "timeline", "german", "chinese")
 
 # What the page may do. Scripts, styles and connections: of this server only; no markup from text (`trusted-types 'none'`).
 POLICY = "; ".join(

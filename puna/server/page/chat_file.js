@@ -47,7 +47,7 @@ function checkedRun(run) {
   if (!run || !Array.isArray(run.ids) || !run.ids.every(isId)) return null;
   const settings = Object.fromEntries(SAMPLING.filter(({ name }) => isSetting(run.settings?.[name])).map(({ name }) => [name, run.settings[name]]));
   const seed = Number.isFinite(run.seed) ? run.seed : null;
-  return { ids: run.ids, num_opened: number(run.num_opened), seed, computed: number(run.computed), settings, system: text(run.system), isWhole: run.isWhole === true };
+  return { ids: run.ids, num_opened: number(run.num_opened), seed, computed: number(run.computed), settings, system: text(run.system), isWhole: run.isWhole === true, guessed: number(run.guessed), right: number(run.right) };
 }
 
 const isSetting = (value) => Number.isFinite(value) || typeof value === "string" || (Array.isArray(value) && value.every((one) => typeof one === "string"));

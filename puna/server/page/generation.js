@@ -43,13 +43,18 @@ function take(node, event, clock) {
   if (choice?.token_ids && node.live.isOpening) reopen(node);
   node.run.ids.push(...(choice?.token_ids ?? []));
   Object.assign(node.run, choice?.puna_start ?? {});
-  if (choice?.puna) node.run.computed = choice.puna.timing.num_prefilled + choice.puna.timing.num_generated;
+  if (choice?.puna) keepCounts(node.run, choice.puna.timing);
   if (content || reasoning) clock.first ||= performance.now();
   node.content += content ?? "";
   node.reasoning = (node.reasoning ?? "") + (reasoning ?? "");
   if (reasoning) node.thoughtMs = performance.now() - clock.first;
   node.finish = choice?.finish_reason ?? node.finish;
   if (event.usage && clock.first) node.stats = statsOf(event.usage, clock, node.run.num_opened);
+}
+
+/** How many tokens were computed, and of those that were guessed how many were right. */
+function keepCounts(run, { num_prefilled: prefilled, num_generated: generated, num_drafted: guessed, num_accepted: right }) {
+  Object.assign(run, { computed: prefilled + generated, guessed, right });
 }
 
 /** The whole answer comes again, with what it had. */

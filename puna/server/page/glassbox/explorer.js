@@ -11,6 +11,7 @@ import { canLookInto, rankedAt, stepAt, stepWith } from "./answers.js";
 import { rich, useLanguageOfPage } from "./speech.js";
 import { StepPane } from "./step_pane.js";
 import { Version } from "./version.js";
+import { WholeAnswer } from "./whole_answer.js";
 
 const PEEK = 140; // pixels of a part that one sees at least
 const REST_MS = 90; // whoever walks along the tokens by the arrow keys asks only for those where they rest
@@ -103,9 +104,11 @@ export class Explorer {
       exact: (changed, signal) => stepWith(this.chat.current, this.#node, this.#index, changed, signal),
       rank: (texts, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, signal),
     });
+    this.whole = new WholeAnswer((index) => this.#choose(this.#node, index));
     this.versions = element("div", { class: "versions" });
     this.bar = this.#bar();
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend()), this.pane.element));
+    const answers = element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend());
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, answers, this.whole.element), this.pane.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -176,9 +179,14 @@ export class Explorer {
       this.versions.append(version.element);
       version.setActive(node === this.#node);
       if (node.live) version.grow();
-      else if (canLookInto(node)) version.load(this.chat.current, this.#traces, () => node === this.#node && this.#begin());
+      else if (canLookInto(node)) this.#read(version);
       else version.fail(node.problem || t("noteUnanswered"));
     }
+  }
+
+  #read(version) {
+    const isHere = () => version.node === this.#node;
+    version.load(this.chat.current, this.#traces, () => isHere() && this.#begin(), () => isHere() && this.whole.show(version, this.#index));
   }
 
   /** The token that was looked at, or the first that says something: one that was not nearly certain. */
@@ -215,6 +223,7 @@ export class Explorer {
     if (index < 0 || index >= node.run.ids.length || !version) return undefined;
     this.#index = index;
     this.#versions.forEach((one) => one.select(one === version ? index : -1));
+    if (version.prompt) this.whole.show(version, index);
     const known = this.#known.get(this.#place);
     clearTimeout(this.#timer);
     this.#running?.abort();
@@ -253,7 +262,7 @@ export class Explorer {
     if (!step) return this.pane.clear(t("gbNoStep"));
     const node = this.#node;
     const version = this.#siblings(node).length > 1 ? t("gbVersion", { number: siblingsOf(this.chat.current, node).indexOf(node) + 1 }) : "";
-    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step) };
+    const place = { index: this.#index, count: node.run.ids.length, version, note: noteOf(node, this.#index, step), end: endNoteOf(node, this.#index, step) };
     return this.pane.show(step, filters, place, this.chat.isBusy);
   }
 
@@ -277,6 +286,11 @@ function noteOf({ run, branch }, index, step) {
   if (!branch) return step.is_given ? t("gbFromBefore") : "";
   if (index < branch.at) return t("gbShared");
   return t(branch.kind === "text" ? "gbYourText" : "gbYourToken");
+}
+
+/** What the last token of an answer says that the model ended by itself. */
+function endNoteOf({ run, finish }, index, step) {
+  return finish === "stop" && index === run.ids.length - 1 && step.token.is_control ? t("gbIsEnd") : "";
 }
 
 function problemOf(error) {

@@ -24,14 +24,14 @@ export class StepPane {
     this.element.replaceChildren(element("p", { class: "hint" }, text));
   }
 
-  /** `place`: { index, count, version, note }: where the token stands, and what is told of how it came there. */
+  /** `place`: { index, count, version, note, end }: where the token stands, and what is told of how it came there, and of an end that it is. */
   show(step, filters, place, isBusy) {
     this.#close();
     const { actions } = this;
     const [, ...details] = step.stages.length ? stepView(step, filters) : [];
     this.element.replaceChildren(...[
       this.#head(step, place),
-      element("p", { class: "story" }, place.note ? `${place.note} ` : "", storyOf(step)),
+      element("p", { class: "story" }, place.note ? `${place.note} ` : "", storyOf(step), place.end ? element("strong", { class: "is-end" }, ` ${place.end}`) : null),
       step.stages.length ? this.#section("gbWhatElse", rich("gbWhatElseAbout", { probability: term("probability") }), alternatives(step, actions.take, isBusy)) : null,
       step.stages.length ? this.#section("gbKnobs", [t("gbKnobsAbout")], this.#made(new Knobs(step, filters, { exact: actions.exact, go: actions.go, isBusy }))) : null,
       this.#section("gbOwn", [t("gbOwnLead")], this.#made(this.#ownWords(step, place, isBusy))),

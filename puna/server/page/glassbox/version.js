@@ -15,7 +15,7 @@ export class Version {
 
   /** `name`: begins the ids of its tokens; `choose(index)`; `stop()` while it comes; `shared`: how many tokens it has in common with what it is compared with. */
   constructor(node, { title, name, choose, stop, shared = 0, failed }) {
-    Object.assign(this, { node, name, choose, shared, failed, steps: [] });
+    Object.assign(this, { node, name, choose, shared, failed, steps: [], prompt: null });
     this.stop = textButton(t("stop"), stop, { hidden: true });
     this.title = element("h2", {}, title);
     this.text = element("div", { class: "version-text" });
@@ -23,8 +23,8 @@ export class Version {
     this.element = element("section", { class: "version", "aria-label": title }, this.title, this.text, this.facts, this.stop);
   }
 
-  /** Asks for the steps of the whole answer, unless `known` (by a message's id) has them; `begun` hears of the first ones. */
-  async load(chat, known, begun) {
+  /** Asks for the steps of the whole answer, unless `known` (by a message's id) has them; `begun` hears of the first ones, `came` of all. */
+  async load(chat, known, begun, came) {
     const { signal } = this.#running;
     const traces = [];
     this.facts.textContent = t("gbReading");
@@ -33,13 +33,21 @@ export class Version {
         if (signal.aborted) return;
         traces.push(trace);
         this.steps.push(...trace.steps);
+        this.prompt ??= trace.prompt;
+        Object.assign(this, { filters: trace.filters, seed: trace.seed });
         this.#show(trace.settings);
         if (traces.length === 1) begun?.();
+        came?.();
       }
       known.set(this.node.id, traces);
     } catch (error) {
       if (!signal.aborted) this.failed(error, this);
     }
+  }
+
+  /** Why it ended, in a sentence. */
+  get end() {
+    return endOf(this.node, this.steps.at(-1));
   }
 
   close() {
@@ -100,14 +108,13 @@ export class Version {
 
 const TOLD = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"]; // of the settings
 
-/** What one can say of an answer as a whole, as lines: its length, how it was drawn, why it ended, and what a branch cost. */
+/** What one can say of an answer as a whole, as lines: its length, how it was drawn, and what a branch cost. */
 function factsOf(steps, node, settings) {
   const known = steps.filter((step) => step.logprob !== null);
   const bits = known.reduce((sum, step) => sum + surpriseBits(step.logprob), 0) / Math.max(1, known.length);
   return [
     [t("statsTokens", { count: steps.length }), " · ", rich("gbBitsEach", { surprise: term("surprise") }, { bits: formatNumber(bits, 2) })],
     settingsOf(settings, node.run.seed),
-    endOf(node, steps.at(-1)),
     costOf(node),
   ].filter(Boolean);
 }
@@ -129,6 +136,6 @@ function endOf({ finish, problem }, last) {
 
 /** The tokens that a branch has in common with others were in the cache. */
 function costOf({ run, branch, stats }) {
-  if (!branch || !run.computed || !stats) return null;
-  return rich("gbCost", { cache: term("prefix cache") }, { computed: run.computed, all: stats.prompt + stats.output });
+  if (!branch || !stats) return null;
+  return rich("gbCost", { cache: term("prefix cache") }, { cached: stats.cached, before: stats.prompt + run.num_opened, place: run.num_opened + 1 });
 }

@@ -2,5 +2,4 @@
 
 export const WORDS = {
   wasGiven: "Die Filter und die Ziehung hätten ein anderes genommen.",
-  explainModelTime: "die Zeit vom Token davor (beim ersten: von der Anfrage) bis die Logits da waren, als diese Stelle noch einmal gerechnet wurde.",
 };

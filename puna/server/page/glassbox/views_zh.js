@@ -2,5 +2,4 @@
 
 export const WORDS = {
   wasGiven: "过滤和抽取本来会取另一个。",
-  explainModelTime: "从前一个 token（第一个则从请求）到 logits 算好的时间，是这一处重新计算时测得的。",
 };
