@@ -41,8 +41,8 @@ class OptionScore:
 
     @classmethod
     def of(cls, completion: Completion, num_prompt: int) -> Self:
-        """From a completion whose prompt is the prompt's `num_prompt` tokens, then the option's. PunaError if it failed, UsageError
-        if its time was over before its last token."""
+        """From a completion whose prompt is the prompt's `num_prompt` tokens, then the option's. PunaError if it failed,
+        UsageError if its time was over before its last token."""
         if completion.error:
             raise PunaError(f"an option could not be scored: {completion.error}")
         entries = [entry for entry in completion.prompt_logprobs[num_prompt:] if entry is not None]
