@@ -128,6 +128,14 @@ def test_a_step_costs_a_step(answered: tuple[int, ...]) -> None:
         assert 0 < computed <= 16  # what is left of a page
 
 
+def test_options_in_the_place_of_a_token_have_the_space_that_it_has(server: RunningServer, answered: tuple[int, ...]) -> None:
+    body = {"messages": HELLO, "token_ids": list(answered[:6]), "options": ["yes", " no", '"or"']}
+    for given, texts in ((" x", {" yes", " no", "or"}), ("x", {"yes", " no", '"or"'}), (None, {"yes", " no", '"or"'})):
+        got = server.post(RANK, body | ({} if given is None else {"in_place_of": given})).json["results"]
+        assert {one["text"] for one in got} == texts
+        assert all(bytes(one["token_ids"]).decode() == one["text"] for one in got)
+
+
 def test_options_are_ranked_as_the_library_scores_them(server: RunningServer, answered: tuple[int, ...]) -> None:
     options = ["yes", "no", "perhaps so", "ü"]
     got = server.post(RANK, {"messages": HELLO, "token_ids": list(answered[:6]), "options": options}).json
