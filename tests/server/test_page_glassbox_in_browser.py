@@ -277,10 +277,11 @@ def test_a_version_as_a_whole_tells_of_its_own_run_and_not_of_the_looking(browse
     page.locator("#whole-time svg.chart").click(position={"x": chart["width"] * 20.5 / len(ids), "y": 10})
     expect(page.locator("#glassbox .step-head")).to_contain_text("Token 21 of")
     branch = branched(page, page.locator(".choice-row:not(.taken) button").first.click, 2)
-    cached, length = branch["stats"]["cached"], len(branch["run"]["ids"])
-    assert 0 < cached < prompt + 21
-    expect(kept).to_contain_text(f"So {prompt + 21 - cached + length - 22} tokens were computed for this answer")
-    assert branch["run"]["computed"] == prompt + 21 - cached + length - 21  # the last token is not computed
+    computed = branch["run"]["computed"]
+    assert 30 <= computed < prompt + 21  # the cache had the greatest part of what it begins with
+    expect(kept).to_contain_text(f"So {computed - 1} tokens were computed for this answer")  # the last one is not computed
+    cached = prompt + len(branch["run"]["ids"]) - computed
+    expect(page.locator(".version.active .version-facts")).to_contain_text(f"{cached} of the {prompt + 21} tokens before token 22")
     seen.check()
 
 
