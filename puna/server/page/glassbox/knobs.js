@@ -77,7 +77,6 @@ export class Knobs {
     this.inputs.temperature.value = String(value);
     this.#moved();
     this.inputs.temperature.focus();
-    this.element.scrollIntoView({ block: "center" });
   }
 
   /** The settings of a request: those that stand here. */

@@ -164,7 +164,7 @@ export const zh = {
   gbVersion: "版本 {number}",
   gbFrom: "从第 {place} 个 token 起：{text}",
   gbFromOf: "从版本 {of} 的第 {place} 个 token 起：{text}",
-  gbFromSettings: "从第 {place} 个 token 起用其他设置",
+  gbFromSettings: "从第 {place} 个 token 起：{settings}",
   gbCompare: "并排比较",
   gbNone: "无",
   gbStripOf: "{title}，逐个 token",
