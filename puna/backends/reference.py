@@ -330,6 +330,8 @@ class ForwardPass:
         """K and V of the positions that the row sees, its own last.  # (kv_heads, positions, head_dim) each"""
         pages = row.table[: row.position // self._page_size + 1]
         seen = slice(max(0, row.position + 1 - window) if window else 0, row.position + 1)
+        if len(pages) == 1:  # nothing to join
+            return self._keys[layer, pages[0], :, seen], self._values[layer, pages[0], :, seen]
         return self._flat(self._keys[layer, pages], seen), self._flat(self._values[layer, pages], seen)
 
     def _flat(self, pages: Floats, seen: slice) -> Floats:

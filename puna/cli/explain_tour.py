@@ -6,12 +6,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from puna.cli.interrupts import ending_soon
 from puna.cli.options import load_model, require_text
 from puna.cli.terminal import TerminalReporter, print_json
-from puna.cli.tour_view import ink_for, part_lines, screens_of
+from puna.cli.tour_view import ink_for, part_lines, screens_of, source_lines
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.explain.topics import TOPICS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from puna.llm import LLM
 
 LEAST_HEIGHT = 12  # lines of a screen
-BACK, END = ("b", "back"), ("q", "quit", "exit")
+BACK, SOURCE, END = ("b", "back"), ("s", "source"), ("q", "quit", "exit")
 
 
 def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any], *, whole: bool, as_json: bool) -> None:
@@ -37,14 +37,11 @@ def show_tour(topic: str, text: str | None, language: str, flags: dict[str, Any]
             print_json({"topic": topic, "language": language, "model": str(live.path), "parts": told})
             return
         print("\n".join(wrapped(Words(language, topic)("title"), report_width(sys.stdout))), end="\n\n")
-        drawn = (list(lines_of(part, number)) for number, part in enumerate(parts, start=1))
         if whole or not is_terminal():
-            for lines in drawn:
-                print("\n".join(lines), flush=True)
+            for number, part in enumerate(parts, start=1):
+                print("\n".join(lines_of(part, number)), flush=True)
         else:
-            walk(
-                Screens(screen for lines in drawn for screen in screens_of(lines, screen_height())), Words(language, FRAME), topic
-            )
+            walk(Screens(_screens(parts)), Words(language, FRAME), topic)
 
 
 def is_terminal() -> bool:
@@ -85,13 +82,27 @@ def screen_height() -> int:
     return max(LEAST_HEIGHT, shutil.get_terminal_size().lines - 3)
 
 
+class TourScreen(NamedTuple):
+    """Lines that are seen at once, and the code that their part names."""
+
+    lines: list[str]
+    source: list[str]
+
+
+def _screens(parts: Iterator[TourPart]) -> Iterator[TourScreen]:
+    for number, part in enumerate(parts, start=1):
+        source = list(source_lines(part, report_width(sys.stdout), ink_for(sys.stdout)))
+        for lines in screens_of(lines_of(part, number), screen_height()):
+            yield TourScreen(lines, source)
+
+
 class Screens:
     """Screens to go through in both directions. Each is made once, when it is first shown."""
 
-    def __init__(self, screens: Iterator[list[str]]) -> None:
-        self._screens, self._seen = screens, list[list[str]]()
+    def __init__(self, screens: Iterator[TourScreen]) -> None:
+        self._screens, self._seen = screens, list[TourScreen]()
 
-    def at(self, number: int) -> list[str] | None:
+    def at(self, number: int) -> TourScreen | None:
         """The screen of that number, from 0 on; None after the last one."""
         while len(self._seen) <= number:
             if (screen := next(self._screens, None)) is None:
@@ -104,8 +115,11 @@ def walk(screens: Screens, frame: Words, topic: str) -> None:
     """Show the screens of a tour, one at a time: the next, the one before, until the person has enough."""
     number = 0
     while (screen := screens.at(number)) is not None:
-        print("\n".join(screen), end="\n\n", flush=True)
-        answer = answer_to(frame("first" if number == 0 else "next"))
+        print("\n".join(screen.lines), end="\n\n", flush=True)
+        keys = [name for name, is_there in (("back", number > 0), ("source", bool(screen.source))) if is_there]
+        asked = frame("keys", keys="".join(frame(f"key_{name}") for name in keys))
+        while (answer := answer_to(asked)) in SOURCE:
+            print("\n".join(screen.source), flush=True)
         if answer in END:
             return
         number = max(0, number - 1) if answer in BACK else number + 1

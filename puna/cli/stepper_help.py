@@ -22,7 +22,7 @@ KEYS = (
     KeyHelp("1 … 9", "go on from the candidate of that number in the place of this token"),
     KeyHelp("↑ ↓ Enter", "mark a candidate, and go on from it"),
     KeyHelp("c", "go on from a candidate: type its number, or a text (a space is put before it if the token here has one)"),
-    KeyHelp("f", 'go on from a text in the place of this token; in "quotes" it is exactly as you type it'),
+    KeyHelp("f", 'go on from a text in the place of this token; in "quotes" no space is put before it'),
     KeyHelp("t p k m", "temperature, top-p, top-k, min-p: the step is shown with the value while you type it"),
     KeyHelp("s", "any other setting, such as seed 7, typical_p 0.9, mirostat 2 or max_tokens 50"),
     KeyHelp("Enter", "with other settings: the answer goes on from here with them"),

@@ -250,9 +250,9 @@ class Stepping:
 
     def _spaces(self, whom: str) -> str:
         """What is said of the space before a text that is typed."""
-        is_spaced = text_in_place_of(self._text_here, "a") != "a"
-        put = f"A space is put before {whom}, as before the token here" if is_spaced else f"No space is put before {whom}"
-        return f'{put}; in "quotes" it is as you type it.'
+        if text_in_place_of(self._text_here, "a") == "a":
+            return f"No space is put before {whom}."
+        return f'A space is put before {whom}, as the token here has one; not in "quotes".'
 
     def redraw(self) -> None:
         """Go on from this token with another seed."""

@@ -313,11 +313,14 @@ def _draw(state: Stepping, step: TracedStep, width: int, has_label: bool) -> lis
 # ---- other pages ------------------------------------------------------------------------------------------------------------
 
 
+HELP = "Help. A guided tour of these stages: puna explain sampling"
+
+
 def _help_body(state: Stepping, width: int, height: int) -> list[StyledLine]:
     lines = list(help_lines(width))
     state.scrolled = max(0, min(state.scrolled, len(lines) - height + 1))
     shown = lines[state.scrolled : state.scrolled + height - 1]
-    return [[("title", "Help")], *([("", line)] for line in shown)]
+    return [[("title", cut(HELP, width))], *([("", line)] for line in shown)]
 
 
 def _tree_body(state: Stepping, width: int, height: int) -> list[StyledLine]:

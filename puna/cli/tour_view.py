@@ -61,13 +61,22 @@ def ink_for(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Ink:
 
 
 def part_lines(part: TourPart, place: str, width: int, ink: Ink = PLAIN) -> Iterator[str]:
-    """A part of a tour, in lines of at most `width` cells. `place`: which part it is, "2"."""
+    """A part of a tour, in lines of at most `width` cells. `place`: which part it is, "2". Of code it has the place only."""
     title = cut(printable(f"{place}. {part.title}"), width)
     yield ink.of(ink.title, title)
     yield ink.of(ink.title, "─" * display_width(title))
-    for block in part.blocks:
+    for number, block in enumerate(part.blocks):
+        yield from [""] if number and not isinstance(block, CodeLines) else []
         yield from block_lines(block, width, ink)
-        yield ""
+    yield ""
+
+
+def source_lines(part: TourPart, width: int, ink: Ink = PLAIN) -> Iterator[str]:
+    """The code that a part names, each function under its place."""
+    for block in part.blocks:
+        if isinstance(block, CodeLines):
+            yield from _code(block, width, ink)
+            yield ""
 
 
 def screens_of(lines: Iterable[str], height: int) -> Iterator[list[str]]:
@@ -249,8 +258,12 @@ def _number_line(block: NumberLine, width: int, ink: Ink) -> Iterator[str]:
 # ---- code -------------------------------------------------------------------------------------------------------------------
 
 
-def _code(block: CodeLines, width: int, ink: Ink) -> Iterator[str]:
+def _pointer(block: CodeLines, width: int, ink: Ink) -> Iterator[str]:
     yield from wrapped(f"{block.file}:{block.line}  {block.name}", width, INDENT + "→ ", INDENT + "  ")
+
+
+def _code(block: CodeLines, width: int, ink: Ink) -> Iterator[str]:
+    yield from _pointer(block, width, ink)
     for number, line in block.lines:
         body = line.lstrip()
         indent = " " * (len(line) - len(body))
@@ -269,5 +282,5 @@ _DRAWN: Mapping[type[Block], Callable[[Any, int, Ink], Iterator[str]]] = {
     NumberLine: _number_line,
     Picture: _picture,
     Heights: _heights,
-    CodeLines: _code,
+    CodeLines: _pointer,
 }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from puna.backends.reference import ForwardPass, StreamedWeights, attend, matvec, qk_norm, rms_norm, rope
 from puna.formats.base import Checkpoint
-from puna.glassbox.layers import PAGE_SIZE, TracedText, num_pages, require_memory
+from puna.glassbox.layers import TracedText, require_memory
 from puna.model.rotary import RotaryTables
 from puna.model.spec import ModelConfig
 from puna.progress import SILENT, Reporter
@@ -51,7 +51,7 @@ class InnerView:
         require_memory(checkpoint, [len(ids) - 1])
         self.ids, self.model, self._weights = tuple(ids), checkpoint.config, StreamedWeights(checkpoint)
         self._tap = HeadTap(np.empty((self.model.num_layers + 1, len(ids), self.model.hidden_size), np.float32), report)
-        forward = ForwardPass(self.model, self._weights, checkpoint.adapters, num_pages(len(ids)), PAGE_SIZE)
+        forward = ForwardPass(self.model, self._weights, checkpoint.adapters, num_pages=1, page_size=len(ids))
         forward.run(TracedText(self.ids, len(ids)).batch(len(ids)), self._tap)
         self._kv = forward.kv  # (K or V, layers, pages, kv_heads, page_size, head_dim)
 

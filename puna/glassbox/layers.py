@@ -111,23 +111,16 @@ class TracedText:
         return cls((*completion.prompt_ids, *completion.token_ids), len(completion.prompt_ids), adapter)
 
     def batch(self, last: int) -> Batch:
-        """The first `last` tokens in one step, on pages of their own."""
+        """The first `last` tokens in one step, on one page."""
         request = Request(
             0,
             list(self.token_ids[: self.num_prompt]),
             SamplingParams(),
             output_ids=list(self.token_ids[self.num_prompt :]),
-            page_ids=list(range(num_pages(last))),
+            page_ids=[0],
             adapter=self.adapter,
         )
         return Batch.of([ScheduledChunk(request, 0, last, num_logits=0, is_last=False)])
-
-
-PAGE_SIZE = 64
-
-
-def num_pages(num_tokens: int) -> int:
-    return -(-num_tokens // PAGE_SIZE)
 
 
 @dataclass(eq=False)
@@ -158,7 +151,7 @@ class LayerTap:
 def pass_through(checkpoint: Checkpoint, text: TracedText, last: int, tap: Tap) -> StreamedWeights:
     """Run the first `last` tokens of a text through the reference. Returns the weights, for the lens."""
     weights = StreamedWeights(checkpoint)
-    run = ForwardPass(checkpoint.config, weights, checkpoint.adapters, num_pages(last), PAGE_SIZE)
+    run = ForwardPass(checkpoint.config, weights, checkpoint.adapters, num_pages=1, page_size=last)
     run.run(text.batch(last), tap, ROWS_AT_ONCE)
     return weights
 
@@ -307,10 +300,10 @@ def needed_bytes(checkpoint: Checkpoint, rows: Sequence[int], *, only_states: bo
     lens_bytes = 4 * (head + (3 if model.logit_softcap else 1) * group * depth * model.vocab_size)
     states = 4 * model.hidden_size * 2 * (num_tokens + len(rows) * depth)
     attended = PYTHON_NUMBER * sum(attended_numbers(model, row) for row in rows)
-    kv = kv_bytes(model, num_pages(num_tokens) * PAGE_SIZE, "f32")
+    kv = kv_bytes(model, num_tokens, "f32")
     scratch = scratch_bytes(model, EngineConfig(chunk_tokens=min(num_tokens, ROWS_AT_ONCE), max_batch=1))
     layer = _layer_bytes(checkpoint) + scratch
-    tables = 4 * num_tokens * (num_pages(num_tokens) + len(RotaryTables(model)) * model.head_dim)  # of pages, of cos and sin
+    tables = 4 * num_tokens * len(RotaryTables(model)) * model.head_dim  # of cos and sin
     return (layer if only_states else max(layer, lens_bytes) + attended) + states + kv + tables
 
 

@@ -11,24 +11,24 @@ SEPARATOR = re.compile(r" \| |\|")  # between options; the spaces around it belo
 
 
 def text_in_place_of(token_text: str, typed: str) -> str:
-    r"""The text that is meant in the place of a token: with a space before it if the token begins with one. In quotes it is taken
-    exactly as it stands there, JSON's escapes read, as the candidates are shown.
+    r"""The text that is meant in the place of a token: if the token begins with a space, so does the text. Then quotes tell that
+    it is meant exactly as it stands in them, with JSON's escapes, as candidates are shown.
 
     >>> text_in_place_of(" cat", "zebra"), text_in_place_of(" cat", " zebra"), text_in_place_of("cat", "zebra")
     (' zebra', ' zebra', 'zebra')
-    >>> text_in_place_of(" cat", '"s"'), text_in_place_of(" cat", r'"\n"'), text_in_place_of(" cat", "")
-    ('s', '\n', '')
+    >>> text_in_place_of(" cat", '"s"'), text_in_place_of(" cat", r'"\n"'), text_in_place_of("cat", '"s"')
+    ('s', '\n', '"s"')
     """
-    if len(typed) > 2 and typed.startswith('"') and typed.endswith('"'):
-        return _unquoted(typed)
-    return f" {typed}" if typed and token_text.startswith(" ") and not typed[0].isspace() else typed
+    if not typed or not token_text.startswith(" ") or typed[0].isspace():
+        return typed
+    return _unquoted(typed) if len(typed) > 2 and typed[0] == typed[-1] == '"' else f" {typed}"
 
 
 def options_in_place_of(token_text: str, typed: str) -> list[str]:
     """The options of a line, with | between them; empty ones are left out.
 
-    >>> options_in_place_of(" cat", 'zebra | dog| "s"|')
-    [' zebra', ' dog', ' "s"']
+    >>> options_in_place_of(" cat", 'zebra | dog|"s"|')
+    [' zebra', ' dog', 's']
     >>> options_in_place_of("Yes", "No|Maybe | Yes")
     ['No', 'Maybe', 'Yes']
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from puna.cli import explain_tour
-from puna.cli.explain_tour import Screens, walk
+from puna.cli.explain_tour import Screens, TourScreen, walk
 from puna.explain.topics import TOPICS
 from puna.explain.words import FRAME, Words
 from tests.cli.conftest import Puna
@@ -34,7 +34,9 @@ def test_piped_it_prints_all_without_colour(puna: Puna, model: str) -> None:
     done = puna("explain", "sampling", "the big", "tiger", "--model", model)
     assert done.code == 0 and "\x1b" not in done.out and '"the big tiger"' in done.out
     assert [f"\n{number}. " in done.out for number in range(1, 7)] == [True] * 6
-    assert "→ puna/filters.py:" in done.out and max(map(len, done.out.splitlines())) <= 80
+    assert "→ puna/filters.py:" in done.out and "def top_p(" not in done.out
+    last = done.out[done.out.index("\n6. ") :]
+    assert "▼" in last and "█" in last and max(map(len, done.out.splitlines())) <= 80
 
 
 def test_the_language_is_the_locale_s_or_the_flag_s(puna: Puna, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +75,7 @@ def test_a_model_without_a_tokenizer_says_what_to_give(puna: Puna, tmp_path: Pat
 
 
 def screens() -> Screens:
-    return Screens(iter([[f"screen {letter}"] for letter in "abc"]))
+    return Screens(TourScreen([f"screen {letter}"], ["the code"] if letter == "b" else []) for letter in "abc")
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *answers: str | BaseException) -> list[str]:
@@ -115,7 +117,18 @@ def test_in_a_terminal_it_goes_back_and_forth(
     assert asked[0] == "[Enter: next, q: end] " and set(asked[1:]) <= {
         "[Enter: next, q: end] ",
         "[Enter: next, b: back, q: end] ",
+        "[Enter: next, b: back, s: source, q: end] ",
     }
+
+
+def test_the_code_is_shown_by_a_key_and_the_tour_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = typed(monkeypatch, "s", "", "s", " S ", "", "q")
+    walk(screens(), Words("en", FRAME), "sampling")
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line] == ["screen a", "screen b", "the code", "the code", "screen c"]
+    assert asked[1].startswith("[Enter: next, q") and asked[2] == asked[3] == asked[4] != asked[5]
 
 
 def test_at_its_end_a_tour_names_the_next_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,10 +143,10 @@ def test_a_screen_is_made_when_it_is_reached_and_once(
 ) -> None:
     made: list[str] = []
 
-    def lazily() -> Iterator[list[str]]:
+    def lazily() -> Iterator[TourScreen]:
         for letter in "abcd":
             made.append(letter)
-            yield [f"screen {letter}"]
+            yield TourScreen([f"screen {letter}"], [])
 
     typed(monkeypatch, "", "b", "", "", "q")
     walk(Screens(lazily()), Words("de", FRAME), "rope")

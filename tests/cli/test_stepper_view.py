@@ -119,7 +119,12 @@ def test_given_tokens_branches_ranks_and_help_have_their_pages(state: Stepping) 
     first = shown(state)
     for _ in range(200):
         state.mark(1)
-    assert first[1] == "Keys" and "prefix cache" in "\n".join(shown(state)) and shown(state)[-2] != ""
+    assert (
+        "puna explain sampling" in first[0]
+        and first[1] == "Keys"
+        and "prefix cache" in "\n".join(shown(state))
+        and shown(state)[-2] != ""
+    )
 
 
 def test_the_end_says_why_and_what_would_follow(llm: LLM, state: Stepping) -> None:

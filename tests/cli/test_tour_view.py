@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from puna.cli.tour_view import COLOURED, PLAIN, block_lines, ink_for, part_lines, screens_of
+from puna.cli.tour_view import COLOURED, PLAIN, block_lines, ink_for, part_lines, screens_of, source_lines
 from puna.cli.width import display_width
 from puna.explain.parts import (
     Bar,
@@ -73,8 +73,15 @@ def test_heights_are_those_of_a_row() -> None:
 
 
 def test_code_says_where_it_stands() -> None:
-    lines = lines_of(BLOCKS[8])
-    assert lines[0] == "  → puna/f.py:7  f" and lines[1] == "      7 def f(x: int) -> int:" and lines[-1].strip() == "..."
+    assert lines_of(BLOCKS[8]) == ["  → puna/f.py:7  f"]
+    *lines, gap = source_lines(TourPart.of("Title", BLOCKS), 80)
+    assert (
+        gap == ""
+        and max(map(display_width, lines)) <= 80
+        and lines[0] == "  → puna/f.py:7  f"
+        and lines[1] == "      7 def f(x: int) -> int:"
+        and lines[-1].strip() == "..."
+    )
 
 
 def test_colours_are_for_terminals_that_have_them() -> None:

@@ -137,7 +137,7 @@ def test_sampling(default: LiveModel) -> None:
         assert numbers(row[column]) == pytest.approx(softmax(logits / temperature)[order[0]], abs=6e-4)
     count = int(np.cumsum(shares[order]).searchsorted(0.5)) + 1  # the token that crosses the line stays
     assert f"The nucleus has {count} tokens." in blocks(parts, 3, Prose)[1].text
-    line = blocks(parts, 4, NumberLine)[0]
+    line = blocks(parts, 6, NumberLine)[0]
     assert len(line.segments) == count and sum(one.share for one in line.segments) == pytest.approx(1)
     assert line.mark == np.random.Generator(np.random.Philox(key=42)).random()
     params = SamplingParams(max_tokens=1, temperature=0.7, top_p=0.5, seed=42)

@@ -17,7 +17,7 @@ from tests.browser import ATTACKS, AXE, CHROMIUM
 from tests.glassbox.tiny import Forcing, make_llm
 from tests.server.scripted import last_question, scripted_model
 from tests.server.serving import TEMPLATE, RunningServer, serving
-from tests.server.test_page_in_browser import DONE, WIDTHS, api, ask, browser, expect, opened
+from tests.server.test_page_in_browser import DONE, THINKING, WIDTHS, api, ask, browser, expect, opened
 
 __all__ = ["browser"]  # the fixture
 
@@ -399,6 +399,22 @@ def test_an_answer_at_its_limit_goes_on_as_a_longer_one(browser: Any, served: Ru
     expect(page.locator("#glassbox .story")).to_contain_text("Then chance decided")
     expect(page.locator("#glassbox .story")).not_to_contain_text("was there before")
     seen.check()
+
+
+def test_thoughts_are_a_part_of_the_answer(browser: Any) -> None:
+    thoughts = "<think>I count.</think>"
+    with serving(scripted_model(lambda _: f"{thoughts}Seven.", "thinker", 0.0, THINKING)) as server:
+        page, seen = opened(browser, server)
+        ask(page, "how many?")
+        page.locator(".look").click()
+        expect(page.locator(TOKENS)).to_have_count(len(f"{thoughts}Seven.") + 1)
+        look(page, thoughts.index("count"))
+        page.fill("#own-words", "doubt it.</think>Eight")
+        branch = branched(page, lambda: page.click("#force"), 2)
+        assert (branch["reasoning"], branch["content"]) == ("I doubt it.", "Eight.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#thread .assistant .body")).to_have_text("Eight.")
+        seen.check()
 
 
 def test_a_branch_that_is_coming_can_be_stopped(browser: Any) -> None:

@@ -31,9 +31,9 @@ def tour(live: LiveModel, say: Words, text: str) -> Iterator[TourPart]:
     yield _scores(live, say, text, logits)
     yield _temperature(live, say, logits)
     yield _nucleus(live, say, logits)
-    yield _draw(live, say, logits)
-    yield _many(live, say, logits)
     yield _order(say, logits)
+    yield _many(live, say, logits)
+    yield _draw(live, say, logits)
 
 
 def shares_of(logits: Row) -> Row:
@@ -133,10 +133,37 @@ def _fate(say: Words, rank: int, count: int) -> str:
     return say("nucleus.stays" if rank < count else "nucleus.crosses" if rank == count else "nucleus.goes")
 
 
+def _order(say: Words, logits: Row) -> TourPart:
+    first, last = num_left(cut_at(heated(logits, HOT), WIDE_NUCLEUS)), num_left(heated(cut_at(logits, WIDE_NUCLEUS), HOT))
+    order = ", ".join(SAMPLERS)
+    return TourPart.of(
+        say("order.title"),
+        say.prose("order.text", top_p=WIDE_NUCLEUS, temperature=HOT, first=first, last=last, order=order),
+        code_of(sampling.candidates),
+    )
+
+
 def filtered(logits: Row) -> Row:
     """As a request with top_p and temperature filters it."""
     params = SamplingParams(temperature=WARM, top_p=NUCLEUS, seed=SEED)
     return sampling.apply(filters.make_steps(params), logits, params, History())
+
+
+def _many(live: LiveModel, say: Words, logits: Row) -> TourPart:
+    row = filtered(logits)
+    shares, best = shares_of(row), likeliest(row)
+    drawn = np.bincount([sampling.draw(row, philox.uniform(SEED, index)) for index in range(DRAWS)], minlength=len(row))
+    most = float(max(drawn[one] for one in best))
+    bars = [
+        Bar(live.quoted(one), drawn[one] / most, f"{drawn[one]:4}  {say('many.expected', count=round(shares[one] * DRAWS))}")
+        for one in best
+    ]
+    return TourPart.of(
+        say("many.title"),
+        say.prose("many.text", draws=DRAWS, top_p=NUCLEUS, temperature=WARM),
+        Bars(tuple(bars)),
+        say.prose("many.after"),
+    )
 
 
 def _draw(live: LiveModel, say: Words, logits: Row) -> TourPart:
@@ -152,29 +179,7 @@ def _draw(live: LiveModel, say: Words, logits: Row) -> TourPart:
         say.prose("draw.text", count=len(ids), top_p=NUCLEUS, temperature=WARM),
         NumberLine(segments, number, say.number(number, ".4f")),
         say.prose("draw.after", seed=SEED, number=number, token=live.quoted(taken), low=low, high=high),
-        code_of(sampling.draw),
         code_of(philox.uniform),
-    )
-
-
-def _many(live: LiveModel, say: Words, logits: Row) -> TourPart:
-    row = filtered(logits)
-    shares, best = shares_of(row), likeliest(row)
-    drawn = np.bincount([sampling.draw(row, philox.uniform(SEED, index)) for index in range(DRAWS)], minlength=len(row))
-    most = float(max(drawn[one] for one in best))
-    bars = [
-        Bar(live.quoted(one), drawn[one] / most, f"{drawn[one]:4}  {say('many.expected', count=round(shares[one] * DRAWS))}")
-        for one in best
-    ]
-    return TourPart.of(say("many.title"), say.prose("many.text", draws=DRAWS), Bars(tuple(bars)), say.prose("many.after"))
-
-
-def _order(say: Words, logits: Row) -> TourPart:
-    first, last = num_left(cut_at(heated(logits, HOT), WIDE_NUCLEUS)), num_left(heated(cut_at(logits, WIDE_NUCLEUS), HOT))
-    order = ", ".join(SAMPLERS)
-    return TourPart.of(
-        say("order.title"),
-        say.prose("order.text", top_p=WIDE_NUCLEUS, temperature=HOT, first=first, last=last, order=order),
-        code_of(sampling.candidates),
-        say.prose("order.after"),
+        code_of(sampling.draw),
+        say.prose("draw.end"),
     )

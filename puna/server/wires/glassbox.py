@@ -15,6 +15,8 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from puna.glassbox.own_text import text_in_place_of
+from puna.glassbox.receipt import BESIDE_RESULT
 from puna.glassbox.record import MAX_PROMPT_TOKENS, step_recorder, trace_of, used_filters
 from puna.glassbox.recorder import StepRecorder
 from puna.glassbox.trace import Trace
@@ -109,18 +111,23 @@ class TraceFields(StepFields):
 
 
 class RankFields(StepFields):
-    """The body of `/rank`: texts of which any could follow."""
+    """The body of `/rank`: texts of which any could follow, as they are. `in_place_of`: the text of the token in whose place a
+    person has typed them; then `own_text.py` says what they mean.
+    """
 
     SETTINGS: ClassVar[Mapping[str, str]] = {name: name for name in ("lora_name", "cache_salt", "priority", "timeout")}
 
     options: list[str] = Field(min_length=1, max_length=MAX_OPTIONS)
+    in_place_of: str | None = Field(None, max_length=MAX_OPTION_CHARACTERS)
 
     def checked_options(self) -> list[str]:
         for number, option in enumerate(self.options):
             if not 0 < len(option) <= MAX_OPTION_CHARACTERS:
                 problem = f"options.{number} has {len(option)} characters; 1 to {MAX_OPTION_CHARACTERS} are allowed"
                 raise invalid(f"options.{number}", problem)
-        return self.options
+        if self.in_place_of is None:
+            return self.options
+        return [text_in_place_of(self.in_place_of, option) for option in self.options]
 
 
 class TraceWriter:
@@ -141,7 +148,8 @@ class TraceWriter:
         whole = trace_of(run.completion, run.params, self._recorder, traced, filters, given=given, tokenizer_s=run.prepare_s)
         shown = whole.prompt.tokens[: self._fields.prompt_tokens]
         prompt = replace(whole.prompt, tokens=shown, num_left_out=whole.prompt.num_tokens - len(shown))
-        return replace(whole, steps=whole.steps[first:], prompt=prompt)
+        settings = {name: value for name, value in whole.settings.items() if name not in BESIDE_RESULT}
+        return replace(whole, steps=whole.steps[first:], prompt=prompt, settings=settings)
 
 
 def trace(service: Service) -> Endpoint:

@@ -128,6 +128,14 @@ def test_a_step_costs_a_step(answered: tuple[int, ...]) -> None:
         assert 0 < computed <= 16  # what is left of a page
 
 
+def test_options_in_the_place_of_a_token_have_the_space_that_it_has(server: RunningServer, answered: tuple[int, ...]) -> None:
+    body = {"messages": HELLO, "token_ids": list(answered[:6]), "options": ["yes", " no", '"or"']}
+    for given, texts in ((" x", {" yes", " no", "or"}), ("x", {"yes", " no", '"or"'}), (None, {"yes", " no", '"or"'})):
+        got = server.post(RANK, body | ({} if given is None else {"in_place_of": given})).json["results"]
+        assert {one["text"] for one in got} == texts
+        assert all(bytes(one["token_ids"]).decode() == one["text"] for one in got)
+
+
 def test_options_are_ranked_as_the_library_scores_them(server: RunningServer, answered: tuple[int, ...]) -> None:
     options = ["yes", "no", "perhaps so", "ü"]
     got = server.post(RANK, {"messages": HELLO, "token_ids": list(answered[:6]), "options": options}).json
@@ -253,3 +261,15 @@ def test_50_branches_are_what_fresh_runs_with_those_prefixes_forced_give(branchi
             fresh.chat_template = TEMPLATE
             expected = fresh.chat(HELLO, params, sampler=Forcing(prefix, params))
         assert (text, found) == (expected.text, list(expected.token_ids)), (number, prefix)
+
+
+def test_a_rank_without_time_is_refused(server: RunningServer) -> None:
+    answer = server.post(RANK, {"prompt": "hello", "options": ["a", "b"], "timeout": 0})
+    assert answer.status == 400 and "timeout" in answer.json["error"]["message"]
+
+
+def test_a_trace_tells_no_digest_of_its_client_s_key() -> None:
+    with serving(settings=ServerSettings(port=0, drain_s=5.0, api_keys=("key-of-somebody",))) as running:
+        headers = {"authorization": "Bearer key-of-somebody"}
+        traced = running.post(TRACE, {"prompt": "hello", "last": 2, "cache_salt": "mine"}, headers)
+    assert traced.status == 200 and "cache_salt" not in traced.json["settings"] and b"mine" not in traced.body

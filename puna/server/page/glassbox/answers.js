@@ -43,11 +43,11 @@ function asItRan(found, node) {
   return { ...found, prompt: promptOfOwnRun(found.prompt, node), steps: found.steps.map((step) => ofOwnRun(step, node, found.prompt.num_tokens)) };
 }
 
-/** Texts that could stand at `index`, the likeliest first: `{ text, token_ids, logprob, ... }`. */
-export async function rankedAt(chat, node, index, options, signal) {
+/** Texts that could stand at `index` in the place of the text `here`, the likeliest first: `{ text, token_ids, logprob, ... }`. */
+export async function rankedAt(chat, node, index, options, here, signal) {
   const { reasoning_effort: effort } = node.run.settings;
   const wish = effort ? { reasoning_effort: effort } : {};
-  const body = { ...promptOf(chat, node), ...wish, token_ids: node.run.ids.slice(0, index), options };
+  const body = { ...promptOf(chat, node), ...wish, token_ids: node.run.ids.slice(0, index), options, in_place_of: here ?? "" };
   return (await rank(body, signal)).results;
 }
 

@@ -102,7 +102,7 @@ export class Explorer {
       takeText: (result) => this.#branch(result.token_ids, { kind: "text", text: result.text }),
       go: (changed) => this.#branch([], { kind: "settings", text: "" }, changed),
       exact: (changed, signal) => stepWith(this.chat.current, this.#node, this.#index, changed, signal),
-      rank: (texts, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, signal),
+      rank: (texts, here, signal) => rankedAt(this.chat.current, this.#node, this.#index, texts, here, signal),
     });
     this.whole = new WholeAnswer((index) => this.#choose(this.#node, index));
     this.versions = element("div", { class: "versions" });

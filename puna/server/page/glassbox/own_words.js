@@ -11,9 +11,9 @@ const MOST = 64; // options that the server takes at once
 export class OwnWords {
   #running = null;
 
-  /** `rank(texts, signal)` asks the server; `take(result)` goes on with one; `isSpaced`: the token here begins with a space. */
-  constructor({ rank, take, isSpaced, isBusy }) {
-    Object.assign(this, { rank, take, isSpaced });
+  /** `rank(texts, here, signal)` asks the server; `take(result)` goes on with one; `here`: the text of the token here, null at the beginning. */
+  constructor({ rank, take, here, isBusy }) {
+    Object.assign(this, { rank, take, here });
     this.area = element("textarea", { id: "own-words", rows: 3, placeholder: t("gbOwnHint"), "aria-describedby": "own-words-hint", "aria-label": t("gbOwn") });
     this.results = element("ol", { class: "choices ranked", "aria-live": "polite" });
     this.problem = element("p", { class: "problem", hidden: true });
@@ -26,7 +26,7 @@ export class OwnWords {
       "div",
       { class: "own-words" },
       this.area,
-      element("p", { id: "own-words-hint", class: "hint" }, t(isSpaced ? "gbOwnSpaced" : "gbOwnAbout")),
+      element("p", { id: "own-words-hint", class: "hint" }, t(here?.startsWith(" ") ? "gbOwnSpaced" : "gbOwnAbout")),
       element("div", { class: "buttons" }, buttons),
       this.problem,
       this.results,
@@ -37,10 +37,9 @@ export class OwnWords {
     this.#running?.abort();
   }
 
-  /** One option for each line. Where the token here begins with a space, so do they: most tokenizers keep it with the word. */
+  /** One option for each line. The server knows what they mean: whether a space comes before them, as before the token here. */
   get #texts() {
-    const lines = this.area.value.split("\n").filter((line) => line.trim());
-    return lines.slice(0, MOST).map((line) => (this.isSpaced && !line.startsWith(" ") ? ` ${line}` : line));
+    return this.area.value.split("\n").filter((line) => line.trim()).slice(0, MOST);
   }
 
   async #rank() {
@@ -59,7 +58,7 @@ export class OwnWords {
     const running = (this.#running = new AbortController());
     this.problem.hidden = true;
     try {
-      return await this.rank(texts, running.signal);
+      return await this.rank(texts, this.here, running.signal);
     } catch (error) {
       if (running.signal.aborted) return null;
       this.problem.textContent = error.message || t("noteUnanswered");

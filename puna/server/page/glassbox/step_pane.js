@@ -15,7 +15,7 @@ export class StepPane {
   #parts = [];
   #open = { gbWhatElse: true, gbKnobs: true, gbOwn: true, gbHow: true };
 
-  /** `actions`: move(by), take(candidate), go(changed), takeText(result), exact(changed, signal), rank(texts, signal). */
+  /** `actions`: move(by), take(candidate), go(changed), takeText(result), exact(changed, signal), rank(texts, here, signal). */
   constructor(actions) {
     this.actions = actions;
     this.element = element("section", { class: "step-pane", "aria-label": t("gbStep") });
@@ -60,7 +60,7 @@ export class StepPane {
   }
 
   #ownWords(step, place, isBusy) {
-    return new OwnWords({ rank: this.actions.rank, take: this.actions.takeText, isSpaced: place.index > 0 && step.token.text.startsWith(" "), isBusy });
+    return new OwnWords({ rank: this.actions.rank, take: this.actions.takeText, here: place.index > 0 ? step.token.text : null, isBusy });
   }
 
   #made(part) {

@@ -212,7 +212,7 @@ export const de = {
   gbOwnLead: "Was, wenn hier etwas anderes stünde? Schreiben Sie einen Text oder mehrere, in jede Zeile einen: Das Modell sagt, wie wahrscheinlich jeder ist, und schreibt mit dem weiter, den Sie wählen.",
   gbOwnHint: "In jede Zeile ein Text",
   gbOwnAbout: "Sie folgen auf das Token davor, wie sie sind, mit den Leerzeichen, die Sie schreiben.",
-  gbOwnSpaced: "Vor jeden kommt ein Leerzeichen, wie das Token hier eines hat.",
+  gbOwnSpaced: "Vor jeden kommt ein Leerzeichen, wie das Token hier eines hat; in \"Anführungszeichen\" bleibt es weg.",
   gbRank: "Ordnen",
   gbForce: "Mit dem ersten weiterschreiben",
   gbEach: "{count} Token, je {bits} Bit",

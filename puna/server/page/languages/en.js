@@ -212,7 +212,7 @@ export const en = {
   gbOwnLead: "What if something else stood here? Write one text, or several, one on each line: the model says how likely each is, and goes on with the one that you choose.",
   gbOwnHint: "One text on each line",
   gbOwnAbout: "They follow the token before as they are, with the spaces that you write.",
-  gbOwnSpaced: "A space is put before each, as the token here has one.",
+  gbOwnSpaced: "A space is put before each, as the token here has one; not in \"quotes\".",
   gbRank: "Rank them",
   gbForce: "Go on with the first",
   gbEach: "{count} tokens, {bits} bits each",

@@ -212,7 +212,7 @@ export const zh = {
   gbOwnLead: "如果这里是别的内容呢？写一段或几段文字，每行一段：模型会说出每段的可能性，并用您选的那段继续写。",
   gbOwnHint: "每行一段文字",
   gbOwnAbout: "文字按原样接在前一个 token 之后，包括您写的空格。",
-  gbOwnSpaced: "每段前面会加一个空格，因为这里的 token 带有空格。",
+  gbOwnSpaced: "每段前面会加一个空格，因为这里的 token 带有空格；放在 \"引号\" 里则不加。",
   gbRank: "排序",
   gbForce: "用第一段继续",
   gbEach: "{count} 个 token，每个 {bits} 比特",
