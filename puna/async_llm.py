@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from puna import samples
+from puna.calls import CallSettings, Chat, Chats, ChatSettings, Params, Prompt, PromptJob, Prompts, is_conversation, is_prompt
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
 from puna.embedding import EmbeddingSettings
@@ -21,21 +22,7 @@ from puna.glassbox.receipt import Receipt
 from puna.glassbox.record import Recording
 from puna.glassbox.replay import Replay
 from puna.glassbox.trace import Trace
-from puna.llm import (
-    LLM,
-    CallSettings,
-    Chat,
-    Chats,
-    ChatSettings,
-    ChatTraceSettings,
-    Params,
-    Prompt,
-    PromptJob,
-    Prompts,
-    TraceSettings,
-    is_conversation,
-    is_prompt,
-)
+from puna.llm import LLM
 from puna.messages import Messages
 from puna.pooling import Floats
 from puna.progress import Reporter
@@ -43,6 +30,7 @@ from puna.request import SamplingParams, StepOutput
 from puna.rerank import Ranked, checked_count, ranked
 from puna.runner import Call, Handle, Runner
 from puna.score import OptionScore
+from puna.traceable import ChatTraceSettings, TraceSettings
 
 
 class AsyncLLM:

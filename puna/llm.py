@@ -2,25 +2,43 @@
 
 `loading.py` opens a path as a checkpoint (`formats/`) with a tokenizer (`tokenizers/`), plans what memory it takes (`plan.py`),
 and loads it into a backend (`backends/`), which computes the logits. The engine (`engine.py`) turns prompts into tokens, step
-by step, and the runner (`runner.py`) steps it for all threads.
+by step, and the runner (`runner.py`) steps it for all threads. What a call takes is in `calls.py`; the calls that look into runs
+(trace, explore, compare, replay) are in `traceable.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, TypedDict, Unpack, cast, overload
+from typing import Any, NoReturn, Self, Unpack, overload
 
 from puna import beam_search, checks, embedding, formats, rerank, samples
 from puna.backends.base import Backend, ProcessRank
 from puna.batch import SamplingBatch
 from puna.beam_search import Beam, BeamSearch, BeamSettings
+from puna.calls import (
+    BESIDE_FIELDS,
+    CHAT_SETTINGS,
+    ONE_PROMPT,
+    CallSettings,
+    Chat,
+    Chats,
+    ChatSettings,
+    Params,
+    Prompt,
+    PromptJob,
+    Prompts,
+    as_conversation,
+    is_conversation,
+    is_prompt,
+    require_one_each,
+    schema_of,
+)
 from puna.chat import encode_chat, unread_args
 from puna.completion import Completion, state_of
 from puna.config import EngineConfig, EngineSettings
@@ -30,91 +48,30 @@ from puna.engine import Engine
 from puna.errors import UsageError
 from puna.filters import needed_filters
 from puna.formats.base import Checkpoint
-from puna.formats.digest import content_digest, tokenizer_digest
-from puna.glassbox.against import FirstRun, Side, compared, first_run, other_run
-from puna.glassbox.diff import OtherRun, RunDiff
-from puna.glassbox.explorer import Explorer
-from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
-from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import Recording, TracedModel, run, text_of
-from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
-from puna.glassbox.replay import Replay, ReplayJob
-from puna.glassbox.trace import Trace
 from puna.infill import InfillPrompt, encode_infill
 from puna.loading import Footprint, Parts, load_beside, load_parts, suggestions_in
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
-from puna.opening import NO_OPENING, Opening
-from puna.plan import Plan, kv_bytes, offloaded_bytes, read_by_type
+from puna.opening import Opening
+from puna.plan import Plan
 from puna.pooling import Floats, Pooling
-from puna.processors import PROCESSORS, LogitsProcessor, checked_processors
+from puna.processors import PROCESSORS, checked_processors
 from puna.progress import SILENT, BatchProgress, PlainReporter, Reporter
-from puna.request import Request, SamplingParams, SamplingSettings, StepOutput
+from puna.request import Request, SamplingParams, StepOutput
 from puna.rerank import Ranked, RankingJob
 from puna.runner import Call, Handle, Runner
 from puna.sampling import TokenSampler, require_sampler
-from puna.schemas import JsonSchema
 from puna.score import OptionIds, OptionScore, encode_options
 from puna.suggested import Suggested
 from puna.thinking import tags_of, with_separate_reasoning
 from puna.tokenizers.base import Tokenizer
 from puna.tokenizers.continuation import continuation_ids
+from puna.traceable import Traceable
 from puna.units import counted
 from puna.variables import misspelt
 
-ONE_PROMPT = "a text, or a row of token ids,"
-Prompt = str | Sequence[int]
-Prompts = Sequence[str] | Sequence[Sequence[int]]
-Chat = str | Messages  # a text is one message of the user
-Chats = Sequence[str] | Sequence[Messages]
-Params = SamplingParams | Sequence[SamplingParams] | None  # one for all prompts, or one each; None: the model's defaults
 
-
-class CallSettings(SamplingSettings, total=False):
-    """Arguments of a call besides the fields of SamplingParams; `LLM.stream` explains them."""
-
-    sampler: TokenSampler | Sequence[TokenSampler] | None
-    schema: Any
-    logits_processors: LogitsProcessor | Sequence[LogitsProcessor] | None
-    opening: str | Sequence[int]
-
-
-class TraceArguments(TypedDict, total=False):
-    """Arguments of a trace besides those of any call; `LLM.trace` explains them."""
-
-    top: int
-    first: int | None
-    layers: LayerChoice
-    max_candidates: int
-
-
-class TraceSettings(CallSettings, TraceArguments, total=False):
-    """Arguments of `LLM.trace`."""
-
-
-class ChatSettings(CallSettings, total=False):
-    """Arguments of a chat besides those of any call; `LLM.encode_chat` explains them."""
-
-    template_args: Mapping[str, Any] | None
-    chat_template_kwargs: Mapping[str, Any] | None
-    continue_final_message: bool | None
-
-
-class ChatTraceSettings(ChatSettings, TraceArguments, total=False):
-    """Arguments of `LLM.chat_trace`."""
-
-
-class PromptJob(NamedTuple):
-    """One prompt, ready for `Runner.submit`."""
-
-    prompt_ids: list[int]
-    params: SamplingParams
-    sampler: TokenSampler | None
-    processors: tuple[LogitsProcessor, ...] = ()
-    opening: Opening = NO_OPENING
-
-
-class LLM:
+class LLM(Traceable):
     """A loaded model. Any number of threads may use it.
 
     >>> with LLM() as llm:                                                                         # doctest: +SKIP
@@ -351,201 +308,6 @@ class LLM:
         return streams[0] if is_conversation(messages) else streams
 
     @overload
-    def trace(self, prompts: str, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
-    @overload
-    def trace(
-        self, prompts: list[str] | list[list[int]], params: Params = None, **settings: Unpack[TraceSettings]
-    ) -> list[Trace]: ...
-    @overload
-    def trace(self, prompts: Sequence[int], params: Params = None, **settings: Unpack[TraceSettings]) -> Trace: ...
-    def trace(self, prompts: Prompt | Prompts, params: Params = None, **settings: Unpack[TraceSettings]) -> Trace | list[Trace]:
-        """Like `generate`, but returns all that happened: the prompt's tokens and, for each step, the candidates after the model
-        and after each filter, what each removed, the number that was drawn and where it fell, why the answer ended, and times.
-        The tokens and the log-probabilities are those of `generate`, bit for bit, with the same seed. A list of prompts runs
-        together; each trace shows its row in the padded batch that Meta's `generate` would make of all of them.
-
-        `top`: the most likely candidates that each stage shows; 0: no stages. 0..1000 [10]. `first`: with an `opening`, the
-        first of its tokens that is traced; None: none of them is. So an answer that is already there can be looked at: with all
-        its ids as the opening, `first=0` and `max_tokens=len(ids)`, the steps are those of the run that made it, if the settings
-        are.
-        `layers`: where to look inside: a list of steps of the answer, from 0 (-1 is the last token of the prompt); "answer",
-        "prompt", "all", or True: the answer's first 8 tokens. There `Trace.layers` has, after each layer, what the model would
-        answer (the logit lens), and how each head weighs the positions before. That passes the text through the model once more,
-        slowly, by numpy. UsageError for a step before the prompt, InsufficientMemoryError if a layer does not fit as float32.
-        [False: nowhere]
-        `max_candidates`: a trace leaves out the steps after so many, and says how many; each takes some 300 bytes. [200000]
-        """
-        traces = run(self.recording(prompts, params, settings))
-        return traces[0] if is_prompt(prompts) else traces
-
-    @overload
-    def chat_trace(self, messages: Chat, params: Params = None, **settings: Unpack[ChatTraceSettings]) -> Trace: ...
-    @overload
-    def chat_trace(
-        self, messages: list[str] | Sequence[Messages], params: Params = None, **settings: Unpack[ChatTraceSettings]
-    ) -> list[Trace]: ...
-    def chat_trace(
-        self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatTraceSettings]
-    ) -> Trace | list[Trace]:
-        """Like `trace`, of the answer to a conversation, as `chat` gives it, or to each of a list."""
-        traces = run(self.chat_recording(messages, params, settings))
-        return traces[0] if is_conversation(messages) else traces
-
-    def recording(self, prompts: Prompt | Prompts, params: Params, settings: TraceSettings) -> Recording:
-        """What `trace` runs. All prompts are checked and encoded before the first one runs."""
-        own, others = _of_trace(settings)
-        return self._recording([prompts] if is_prompt(prompts) else prompts, own, lambda: self.jobs(prompts, params, others))
-
-    def chat_recording(self, messages: Chat | Chats, params: Params, settings: ChatTraceSettings) -> Recording:
-        """What `chat_trace` runs."""
-        own, others = _of_trace(settings)
-        given: Sequence[Any] = [messages] if is_conversation(messages) else messages
-        return self._recording(given, own, lambda: self.chat_jobs(messages, params, others))
-
-    def _recording(self, given: Sequence[Any], own: TraceArguments, encode: Callable[[], list[PromptJob]]) -> Recording:
-        choice = checked_choice(own.get("layers", False))
-        look = None if choice is False else LayerLook(self._opened(), choice, self._report)
-        top = checks.whole("top", own.get("top", 10), 0, 1000)
-        most = checks.whole("max_candidates", own.get("max_candidates", MAX_CANDIDATES), 1, MOST_CANDIDATES)
-        started = time.perf_counter()
-        jobs = encode()
-        seconds = time.perf_counter() - started
-        return Recording(
-            self.runner, self.traced_model, [traced_from(job, own.get("first")) for job in jobs],
-            given=list(map(text_of, given)), tokenizer_s=seconds, top=top, max_candidates=most, look=look,
-        )  # fmt: skip
-
-    def explore(self, prompt: Prompt, params: Params = None, *, top: int = 10, **settings: Unpack[CallSettings]) -> Explorer:
-        """A tree of answers to a prompt. `Explorer.start` makes the first one; then an answer can be branched at any token, a
-        step sampled with other settings, and options ranked. The arguments are those of `trace`; `top`: 1..1000 [10].
-        """
-        return self._explore(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), top)
-
-    def chat_explore(self, messages: Chat, params: Params = None, *, top: int = 10, **settings: Unpack[ChatSettings]) -> Explorer:
-        """Like `explore`, of the answers to a conversation."""
-        return self._explore(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
-
-    def _explore(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Explorer:
-        if not is_one:
-            raise UsageError("one prompt is explored, and a list of them is given", hint="Explore them one after the other.")
-        count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
-        (job,) = encode()
-        if job.sampler is not None or job.opening.token_ids:
-            raise UsageError("an explorer samples by params and begins with nothing", hint="Leave sampler and opening out.")
-        seconds, text = time.perf_counter() - started, given if isinstance(given, str) else None
-        return Explorer(
-            self.runner, self.engine.admission, self.traced_model, job.prompt_ids, job.params, job.processors,
-            given=text, tokenizer_s=seconds, top=count,
-        )  # fmt: skip
-
-    def diff(
-        self,
-        prompt: Prompt,
-        params: Params = None,
-        *,
-        other: LLM | None = None,
-        changed: Mapping[str, Any] | None = None,
-        **settings: Unpack[CallSettings],
-    ) -> RunDiff:
-        """Run a prompt here, and again with another model or other settings, and compare: where the answers part, how far the
-        models' probabilities are apart for each token of the first answer (KL), and the first layer whose hidden states differ.
-
-        `other`: the model of the second run; None: this one. `changed`: its sampling parameters that differ, such as
-        {"temperature": 0.7}; a seed that was drawn for the first run is used for both. UsageError if the vocabularies differ.
-        """
-        return self._diff(prompt, lambda: self.jobs(prompt, params, settings), is_prompt(prompt), other or self, changed or {})
-
-    def chat_diff(
-        self,
-        messages: Chat,
-        params: Params = None,
-        *,
-        other: LLM | None = None,
-        changed: Mapping[str, Any] | None = None,
-        **settings: Unpack[ChatSettings],
-    ) -> RunDiff:
-        """Like `diff`, of the answers to a conversation. Both models get the same tokens, by the template of this one."""
-        jobs = partial(self.chat_jobs, messages, params, settings)
-        return self._diff(messages, jobs, is_conversation(messages), other or self, changed or {})
-
-    def _diff(
-        self,
-        given: Prompt | Chat,
-        encode: Callable[[], list[PromptJob]],
-        is_one: bool,
-        other: LLM,
-        changed: Mapping[str, Any],
-    ) -> RunDiff:
-        if not is_one:
-            raise UsageError(
-                "a comparison is of one prompt, and a list of them is given", hint="Compare them one after the other."
-            )
-        (job,) = encode()
-        first = self.first_run(job)
-        name = ", ".join([*([] if other is self else [str(other.path)]), *(f"{key}={value}" for key, value in changed.items())])
-        return compared(first, [other.run_against(first, name, changed)])
-
-    def first_run(self, job: PromptJob) -> FirstRun:
-        """Run a prompt, and keep what another run is compared with. This model may then be closed."""
-        if job.sampler is not None or job.processors or job.opening != NO_OPENING:
-            raise UsageError("a comparison takes no sampler, logits_processors or opening", hint="Leave them out.")
-        return first_run(self._side(str(self.path)), job.prompt_ids, job.params)
-
-    def run_against(self, first: FirstRun, name: str, changed: Mapping[str, Any]) -> OtherRun:
-        """Run a prompt that another model, or this one, ran first, with `changed` sampling parameters, and compare."""
-        params = dataclasses.replace(first.completion.params or self.default_params, **changed)
-        return other_run(first, self._side(name), params, self._report)
-
-    def _side(self, name: str) -> Side:
-        plan, checkpoint = self.plan, self._opened()
-        source = (str(self.path.resolve()), *self.config.lora)
-        return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
-
-    def receipt(self, completion: Completion) -> Receipt:
-        """All that a finished completion of this model depended on, and its tokens, for `replay`. Reads all weights, once.
-
-        Of several samples (`n`), each has its own: `[llm.receipt(one) for one in completion.choices]`. UsageError for a run that
-        samplers or logits processors of the caller's own took part in, or whose thinking somebody ended by hand.
-        """
-        info, params = self.backend.info, completion.params
-        adapter = self.adapter_digests.get(params.lora_name, "") if params is not None and params.lora_name else ""
-        return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description, adapter)
-
-    def replay(self, receipt: Receipt) -> Replay:
-        """Run the prompt of a receipt again, and compare token for token. UsageError if it is of other weights, or if the adapter
-        that it names is another one.
-
-        On another backend, or with another type of weights or K and V, a run may turn where two tokens are nearly as likely:
-        `Replay.difference` has the step, both candidates and their margin.
-        """
-        return self.replay_job(receipt).run()
-
-    def replay_job(self, receipt: Receipt) -> ReplayJob:
-        """What `replay` runs. Reads all weights, once."""
-        receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
-        receipt.require_tokens(self.model.vocab_size)
-        return ReplayJob(self.runner, self.traced_model, receipt)
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """Digests of the weights and of the tokenizer. UsageError once the model is closed."""
-        checkpoint = self._opened()
-        return Fingerprint(content_digest(checkpoint), tokenizer_digest(checkpoint.tokenizer))
-
-    def _opened(self) -> Checkpoint:
-        """The model's file. UsageError once the model is closed."""
-        if self._checkpoint is None:
-            raise UsageError("the model was closed", hint="Load it again.")
-        return self._checkpoint
-
-    @property
-    def traced_model(self) -> TracedModel:
-        """What a trace says of this model."""
-        per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
-        read = sum(read_by_type(self.model, self.plan).values()) + offloaded_bytes(self.plan)
-        return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token, read)
-
-    @overload
     def score(self, prompts: str, options: Sequence[str], *, progress: bool | None = None) -> list[OptionScore]: ...
     @overload
     def score(
@@ -583,7 +345,7 @@ class LLM:
         given = checks.row("the options", options, "a list of options, or of such lists,")
         is_shared = len(given) > 0 and is_prompt(given[0])
         each = [given] * len(prompts) if is_shared else given
-        _require_one_each("list of options", each, len(prompts))
+        require_one_each("list of options", each, len(prompts))
         return [encode_options(*one, self.tokenizer, self.plan.max_context) for one in zip(prompts, each, strict=True)]  # type: ignore[arg-type]
 
     def _score(self, pairs: list[OptionIds], progress: bool | None, call: Call) -> list[OptionScore]:
@@ -710,7 +472,7 @@ class LLM:
         """
         tokenizer = self._tokenizer_for("a conversation")
         return encode_chat(
-            _conversation(messages),
+            as_conversation(messages),
             tokenizer,
             self.chat_template,
             add_generation_prompt=add_generation_prompt,
@@ -754,8 +516,8 @@ class LLM:
 
     def chat_jobs(self, messages: Chat | Chats, params: Params, settings: ChatSettings) -> list[PromptJob]:
         """What `chat_stream` submits."""
-        of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in _CHAT_SETTINGS}
-        others = {name: value for name, value in settings.items() if name not in _CHAT_SETTINGS}
+        of_chat: dict[str, Any] = {name: value for name, value in settings.items() if name in CHAT_SETTINGS}
+        others = {name: value for name, value in settings.items() if name not in CHAT_SETTINGS}
         encode = partial(self.encode_chat, **of_chat)
         jobs = self._jobs([messages] if is_conversation(messages) else messages, encode, params, others)
         return [job._replace(params=with_separate_reasoning(job.params)) for job in jobs]
@@ -763,8 +525,8 @@ class LLM:
     def _jobs(
         self, items: Sequence[Any], encode: Callable[[Any], list[int]], params: Params, settings: Mapping[str, Any]
     ) -> list[PromptJob]:
-        sampling = {name: value for name, value in settings.items() if name not in _BESIDE_FIELDS}
-        each = self._params_of(params, len(items), sampling | _schema_of(settings))
+        sampling = {name: value for name, value in settings.items() if name not in BESIDE_FIELDS}
+        each = self._params_of(params, len(items), sampling | schema_of(settings))
         for own in {id(one): one for one in each}.values():
             self.engine.admission.constraints.require(own)  # here, and not in the thread that steps
         samplers = self._samplers_of(settings.get("sampler"), len(items))
@@ -805,7 +567,7 @@ class LLM:
         if isinstance(params, SamplingParams):
             return [dataclasses.replace(params, **settings)] * count
         each = checks.row("params", params, "SamplingParams, or a list of them, one for each prompt,")
-        _require_one_each("set of sampling parameters", each, count)
+        require_one_each("set of sampling parameters", each, count)
         return [dataclasses.replace(checks.instance("params", own, SamplingParams), **settings) for own in each]
 
     def _samplers_of(self, given: Any, count: int) -> list[TokenSampler | None]:
@@ -813,7 +575,7 @@ class LLM:
         if given is None:
             return [None] * count
         each = given if checks.is_row(given) else [given] * count
-        _require_one_each("sampler", each, count)
+        require_one_each("sampler", each, count)
         return [require_sampler(one) for one in each]
 
     def _template_args(self, given: Mapping[str, Any] | None, by_other_name: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -919,59 +681,6 @@ class Stream(Iterator[StepOutput]):
         self.handle.close()
 
 
-def traced_from(job: PromptJob, first: int | None) -> PromptJob:
-    """The job, whose opening is traced from token `first` on; None: not at all. UsageError if it has no such token."""
-    last = len(job.opening.token_ids)
-    if first is None:
-        return job
-    if not last:
-        raise UsageError(f"first is {first}, and the answer has no opening", hint="Give the ids of the answer as the opening.")
-    return job._replace(opening=dataclasses.replace(job.opening, sampled_from=checks.whole("first", first, 0, last)))
-
-
-def is_prompt(given: Any) -> bool:
-    """Whether `given` is one prompt (text or a row of ids), not a list of prompts. UsageError for anything else."""
-    if isinstance(given, str):
-        return True
-    items = checks.row("the prompt", given, f"{ONE_PROMPT} or a list of such prompts,")
-    return len(items) > 0 and not isinstance(items[0], str) and not checks.is_row(items[0])
-
-
-def is_conversation(given: Any) -> bool:
-    """Whether `given` is one conversation (text or messages), not a list of them. UsageError for anything else."""
-    if isinstance(given, str):
-        return True
-    items = checks.row("the chat", given, "a text, a list of messages, or a list of such chats,")
-    return len(items) > 0 and isinstance(items[0], Mapping)
-
-
-def _schema_of(settings: Mapping[str, Any]) -> dict[str, JsonSchema]:
-    """What `schema` sets: the field `json_schema`."""
-    given = settings.get("schema")
-    if given is not None and settings.get("json_schema") is not None:
-        raise UsageError("schema and json_schema are two names of one argument", hint="Give one of them.")
-    return {} if given is None else {"json_schema": JsonSchema.of("schema", given)}
-
-
-def _of_trace(settings: Mapping[str, Any]) -> tuple[TraceArguments, Any]:
-    """The arguments of a trace, and those of its call."""
-    own = {name: value for name, value in settings.items() if name in TraceArguments.__annotations__}
-    return cast(TraceArguments, own), {name: value for name, value in settings.items() if name not in own}
-
-
-_BESIDE_FIELDS = CallSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
-_CHAT_SETTINGS = ChatSettings.__annotations__.keys() - CallSettings.__annotations__.keys()
-
-
-def _conversation(given: Chat) -> Messages:
-    """A chat as messages. UsageError for a text without a word; a message in a list may be empty, as other programs send it."""
-    if not isinstance(given, str):
-        return given
-    if not given.strip():
-        raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
-    return [{"role": "user", "content": given}]
-
-
 def _engine_config(config: EngineConfig | None, settings: Mapping[str, Any]) -> EngineConfig:
     if config is None:
         return EngineConfig.from_env(**settings)
@@ -1006,13 +715,6 @@ def _how_far(streams: list[Stream]) -> tuple[int, int]:
     """(finished requests, tokens of all requests)"""
     requests = [stream.request for stream in streams]
     return sum(one.finish_reason is not None for one in requests), sum(len(one.output_ids) for one in requests)
-
-
-def _require_one_each(what: str, given: Sequence[Any], count: int) -> None:
-    if len(given) != count:
-        noun, *rest = what.split(" ", 1)
-        words = " ".join((counted(len(given), noun), *rest))
-        raise UsageError(f"{words} for {counted(count, 'prompt')}", hint="Give one, or one each.")
 
 
 def _close(streams: list[Stream]) -> None:

@@ -41,10 +41,13 @@ class OptionScore:
 
     @classmethod
     def of(cls, completion: Completion, num_prompt: int) -> Self:
-        """From a completion whose prompt is the prompt's `num_prompt` tokens, then the option's. PunaError if it failed."""
+        """From a completion whose prompt is the prompt's `num_prompt` tokens, then the option's. PunaError if it failed,
+        UsageError if its time was over before its last token."""
         if completion.error:
             raise PunaError(f"an option could not be scored: {completion.error}")
         entries = [entry for entry in completion.prompt_logprobs[num_prompt:] if entry is not None]
+        if len(entries) < len(completion.prompt_ids) - num_prompt:
+            raise UsageError("an option could not be scored in the time that the timeout leaves", hint="Set a longer timeout.")
         return cls(
             token_ids=tuple(entry.token_id for entry in entries),
             token_logprobs=tuple(entry.logprob for entry in entries),

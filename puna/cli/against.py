@@ -13,8 +13,9 @@ from puna.checks import shown
 from puna.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from puna.calls import PromptJob
     from puna.glassbox.diff import OtherRun, RunDiff
-    from puna.llm import LLM, PromptJob
+    from puna.llm import LLM
 
 ALIASES = {"backend": "device"}  # what people call a setting -> its name
 DEVICE = re.compile(r"cpu|torch|reference|cuda(:\d{1,2})?")

@@ -74,6 +74,7 @@ def _texts(trace: Trace) -> list[str]:
     known = {one.position: one.token.text for one in trace.layers.positions} if trace.layers else {}
     texts = [token.text for token in trace.prompt.tokens]
     texts += ["?"] * (trace.prompt.num_tokens - len(texts)) + [step.token.text for step in trace.steps]
+    texts += ["?"] * (trace.prompt.num_tokens + len(trace.token_ids) - len(texts))  # of steps that the trace has no room for
     return [known.get(position, text) for position, text in enumerate(texts)]
 
 

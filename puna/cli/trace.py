@@ -51,12 +51,13 @@ from puna.progress import printable
 from puna.units import counted, kilobytes
 
 if TYPE_CHECKING:
+    from puna.calls import PromptJob
     from puna.chat import Message
     from puna.glassbox.diff import RunDiff
     from puna.glassbox.explorer import Explorer
     from puna.glassbox.layers import LayerChoice
     from puna.glassbox.trace import Trace
-    from puna.llm import LLM, PromptJob
+    from puna.llm import LLM
     from puna.progress import Reporter
     from puna.request import SamplingParams
 

@@ -106,6 +106,9 @@ class LogitsKeeper:
     def filtered(self, name: str, kept: Candidates) -> None:
         """Not kept."""
 
+    def drew(self, name: str, uniform: float) -> None:
+        """Not kept."""
+
     def drawn(self, kept: Candidates, uniform: float | None, index: int) -> None:
         """Not kept."""
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from puna import samples
 from puna.async_llm import News
+from puna.calls import ChatSettings, PromptJob
 from puna.chat import encode_chat, guessed_template
 from puna.completion import Completion
 from puna.errors import UsageError
-from puna.llm import LLM, ChatSettings, PromptJob, traced_from
+from puna.llm import LLM
 from puna.messages import Messages
 from puna.request import Request, StepOutput
 from puna.runner import Handle
@@ -28,6 +29,7 @@ from puna.server.job import Job, JobOpening
 from puna.server.refusals import Refusal, invalid, logged_refusal
 from puna.server.tools import format_of
 from puna.tokenizers.continuation import continuation_ids
+from puna.traceable import traced_from
 from puna.units import counted
 
 WATCHED_S = 0.25  # between two reports of progress that a person watches

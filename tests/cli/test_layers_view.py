@@ -57,6 +57,13 @@ def test_without_a_value_the_first_tokens_are_shown_and_a_layers_heads_one_by_on
     assert heads.out.count("layer 2 head") == 6 * 4 and "layer 1 head" not in heads.out
 
 
+def test_positions_whose_steps_the_trace_has_no_room_for_are_shown(model: str) -> None:
+    with LLM(model, device="reference", report=SILENT) as llm:
+        trace = llm.trace("x", max_tokens=12, ignore_eos=True, layers="answer", max_candidates=1)
+    assert trace.num_left_out and trace.layers is not None and trace.layers.positions
+    assert list(layers_lines(trace, 80, 1))
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_every_line_fits_and_no_text_of_a_model_controls_the_terminal(trace: Trace, width: int) -> None:
     assert trace.layers is not None

@@ -27,6 +27,7 @@ from puna.progress import SILENT
 from puna.request import SamplingParams
 from tests.conformance.test_backends import forward, loaded
 from tests.fakes import VOCAB_SIZE, ByteTokenizer, make_plan, make_tensor, random_checkpoint, tiny_config
+from tests.glassbox.cases import SETTINGS
 from tests.test_lora import Case
 
 PROMPT = "the llama"
@@ -74,7 +75,7 @@ def with_changed(*names: str) -> Checkpoint:
     return dataclasses.replace(PLAIN, tensors=tensors)
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9}, SETTINGS["xtc"]], ids=["greedy", "drawn", "filters that draw"])
 def test_the_same_weights_differ_in_nothing(llm: LLM, settings: dict[str, Any]) -> None:
     with running(name="a copy") as copy:
         diff = llm.diff(PROMPT, other=copy, **GREEDY, **settings)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from puna.glassbox.own_text import text_in_place_of
+from puna.glassbox.receipt import BESIDE_RESULT
 from puna.glassbox.record import MAX_PROMPT_TOKENS, step_recorder, trace_of, used_filters
 from puna.glassbox.recorder import StepRecorder
 from puna.glassbox.trace import Trace
@@ -147,7 +148,8 @@ class TraceWriter:
         whole = trace_of(run.completion, run.params, self._recorder, traced, filters, given=given, tokenizer_s=run.prepare_s)
         shown = whole.prompt.tokens[: self._fields.prompt_tokens]
         prompt = replace(whole.prompt, tokens=shown, num_left_out=whole.prompt.num_tokens - len(shown))
-        return replace(whole, steps=whole.steps[first:], prompt=prompt)
+        settings = {name: value for name, value in whole.settings.items() if name not in BESIDE_RESULT}
+        return replace(whole, steps=whole.steps[first:], prompt=prompt, settings=settings)
 
 
 def trace(service: Service) -> Endpoint:

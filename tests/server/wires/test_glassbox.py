@@ -261,3 +261,15 @@ def test_50_branches_are_what_fresh_runs_with_those_prefixes_forced_give(branchi
             fresh.chat_template = TEMPLATE
             expected = fresh.chat(HELLO, params, sampler=Forcing(prefix, params))
         assert (text, found) == (expected.text, list(expected.token_ids)), (number, prefix)
+
+
+def test_a_rank_without_time_is_refused(server: RunningServer) -> None:
+    answer = server.post(RANK, {"prompt": "hello", "options": ["a", "b"], "timeout": 0})
+    assert answer.status == 400 and "timeout" in answer.json["error"]["message"]
+
+
+def test_a_trace_tells_no_digest_of_its_client_s_key() -> None:
+    with serving(settings=ServerSettings(port=0, drain_s=5.0, api_keys=("key-of-somebody",))) as running:
+        headers = {"authorization": "Bearer key-of-somebody"}
+        traced = running.post(TRACE, {"prompt": "hello", "last": 2, "cache_salt": "mine"}, headers)
+    assert traced.status == 200 and "cache_salt" not in traced.json["settings"] and b"mine" not in traced.body
