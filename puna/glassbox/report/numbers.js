@@ -26,6 +26,11 @@ export function shortPercent(share) {
   return share > 0.99 && share < 1 ? ">99%" : `${Math.round(share * 100)}%`;
 }
 
+/** A number as it was given: 0.9. */
+export function given(number) {
+  return number.toLocaleString(spokenLanguage(), { maximumFractionDigits: 6, useGrouping: false });
+}
+
 export function count(number) {
   return number.toLocaleString(spokenLanguage());
 }

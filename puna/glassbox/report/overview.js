@@ -2,7 +2,7 @@
 
 import { make } from "./elements.js";
 import { term } from "./explain.js";
-import { count, percent } from "./numbers.js";
+import { count, given, percent } from "./numbers.js";
 import { filterName } from "./stages.js";
 import { rich, t } from "./words.js";
 
@@ -48,7 +48,7 @@ export function overviewView(trace) {
 
 function setting(name, filters) {
   const values = Object.values(filters.find((one) => one.name === name)?.settings ?? {});
-  return values.length === 1 && typeof values[0] === "number" ? ` ${values[0]}` : "";
+  return values.length === 1 && typeof values[0] === "number" ? ` ${given(values[0])}` : "";
 }
 
 function sentence(one) {

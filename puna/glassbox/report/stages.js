@@ -3,7 +3,7 @@
 import { quoted, textOf } from "./characters.js";
 import { make, shape } from "./elements.js";
 import { term } from "./explain.js";
-import { count, percent } from "./numbers.js";
+import { count, given, percent } from "./numbers.js";
 import { tokenLabel } from "./token_text.js";
 import { rich, t } from "./words.js";
 
@@ -90,7 +90,7 @@ function title(stage, used) {
 /** " 0.9": the value of a filter that has one only. */
 function setting(used) {
   const values = Object.values(used?.settings ?? {});
-  return values.length === 1 && typeof values[0] === "number" ? ` ${values[0]}` : "";
+  return values.length === 1 && typeof values[0] === "number" ? ` ${given(values[0])}` : "";
 }
 
 // ---- captions
@@ -126,7 +126,7 @@ function topKCaption(stage, before, settings) {
 function minPCaption(stage, before, settings) {
   if (!stage.cut) return t("removedNone");
   const limit = percent(settings.min_p * before.top[0].probability);
-  return t("minP", { factor: settings.min_p, limit, count: tokens(stage.cut.num_removed), share: percent(stage.cut.probability) });
+  return t("minP", { factor: given(settings.min_p), limit, count: tokens(stage.cut.num_removed), share: percent(stage.cut.probability) });
 }
 
 function greedyCaption(stage) {
@@ -143,7 +143,7 @@ function temperatureCaption(stage, before, settings) {
   if (stage.num_candidates === 1) return t("oneOnly");
   const found = mostChanged(stage, before);
   if (!found || !("temperature" in settings) || settings.temperature === 1) return changed(stage, before) ?? t("changedNothing");
-  return t(settings.temperature < 1 ? "sharper" : "flatter", { temperature: settings.temperature, ...shown(found) });
+  return t(settings.temperature < 1 ? "sharper" : "flatter", { temperature: given(settings.temperature), ...shown(found) });
 }
 
 function changed(stage, before) {

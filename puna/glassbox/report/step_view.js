@@ -7,18 +7,30 @@ import { term } from "./explain.js";
 import { bits, bytes, count, decimal, ordinal, percent, seconds } from "./numbers.js";
 import { scaleOf, stageCards, stagesOf } from "./stages.js";
 import { surpriseBits } from "./surprise.js";
-import { t } from "./words.js";
+import { rich, t } from "./words.js";
 
 /** What happened, in sentences. */
 export function storyOf(step) {
-  if (step.logprob === null) return t("forced");
-  const sentences = [choiceOf(step)];
+  return sentencesOf(step, t("formFilters"), (text) => text, (text) => text).join("");
+}
+
+/** The same as texts and elements: its terms explain themselves, and the number drawn leads to the draw, where `drawOf()` is it. */
+export function storyView(step, drawOf) {
+  const number = (text) => make("button", { type: "button", class: "term", title: t("explainNumber"), click: () => drawOf()?.scrollIntoView({ block: "nearest" }) }, text);
+  return sentencesOf(step, term("filter", t("formFilters")), (text) => term("candidate", text), number);
+}
+
+/** The parts of the sentences; the three words that a reader may ask for are given: the filters, and functions of the candidates' and the number's text. */
+function sentencesOf(step, filters, candidates, number) {
+  if (step.logprob === null) return [t("forced")];
+  const sentences = [[choiceOf(step)]];
   const left = step.stages.at(-1)?.num_candidates ?? 0;
-  if (step.stages.length > 1) sentences.push(t("filtersLeft", { count: left === 1 ? t("oneCandidate") : t("candidates", { count: count(left) }) }));
-  if (step.is_given) sentences.push(t("wasGiven"));
-  else if (step.draw) sentences.push(t("drawnLong", { number: decimal(step.draw.uniform, 4), token: nameOf(step.token) }));
-  else if (step.stages.length) sentences.push(t("greedyTook"));
-  return sentences.join(" ");
+  const remained = left === 1 ? t("oneCandidate") : t("candidates", { count: count(left) });
+  if (step.stages.length > 1) sentences.push(rich("filtersLeft", { filters, count: candidates(remained) }));
+  if (step.is_given) sentences.push([t("wasGiven")]);
+  else if (step.draw) sentences.push(rich("drawnLong", { number: number(decimal(step.draw.uniform, 4)), token: nameOf(step.token) }));
+  else if (step.stages.length) sentences.push([t("greedyTook")]);
+  return sentences.flatMap((sentence, place) => (place ? [" ", ...sentence] : sentence));
 }
 
 function choiceOf(step) {
@@ -45,7 +57,7 @@ export function stepView(step, filters) {
   const scale = scaleOf(stages);
   const hints = [scale < 1 ? t("fullBar", { share: percent(scale) }) : "", stages.length > 1 ? t("beforeMark") : ""].filter(Boolean);
   return [
-    make("p", { class: "story" }, storyOf(step)),
+    make("p", { class: "story" }, storyView(step, () => document.querySelector(".stage.draw"))),
     partOfCharacter(step.token),
     make("div", { class: "stages" }, stageCards(step, filters)),
     hints.length ? make("p", { class: "hint" }, hints.join(" ")) : null,

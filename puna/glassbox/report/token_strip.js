@@ -21,7 +21,7 @@ export class TokenStrip {
     this.element = make(
       "div",
       { class: logprobs ? "strip" : "strip pieces", role: "listbox", "aria-label": label, dir: "auto", click: (event) => this.#clicked(event), keydown: (event) => this.#pressed(event) },
-      this.#tokens,
+      this.#tokens.flatMap((token, index) => (logprobs && isSpaced(spelled[index]) ? [" ", token] : [token])),
     );
   }
 
@@ -66,7 +66,13 @@ export class TokenStrip {
   }
 }
 
-function option({ text, control, part }, id, likely) {
+/** Whether a token begins with a space and is more than that. The space stands before its colour, which then does not end a line. */
+function isSpaced({ text, control, part }) {
+  return !control && !part && /^ \S/.test(text);
+}
+
+function option(spelled, id, likely) {
+  const { text, control, part } = spelled;
   const share = !likely ? "" : likely.logprob === null ? t("notSampled") : percent(Math.exp(likely.logprob));
   const level = likely ? surpriseClass(likely.logprob) : null;
   const name = part ? `${text}${part}` : quoted(text);
@@ -80,7 +86,7 @@ function option({ text, control, part }, id, likely) {
   };
   if (likely && likely.logprob !== null) properties["data-likely"] = shortPercent(Math.exp(likely.logprob));
   if (!properties.id) delete properties.id;
-  return make("span", properties, part ? make("span", { class: "sign" }, part) : flowing(text));
+  return make("span", properties, part ? make("span", { class: "sign" }, part) : flowing(likely && isSpaced(spelled) ? text.slice(1) : text));
 }
 
 /** What the colours and the underlines mean. */

@@ -21,7 +21,7 @@ export function findingsView({ findings, age_s: age, hides_paths: hides }) {
 export function findingRow({ check, state, found, effect, remedy }) {
   const head = element("p", { class: "found" }, element("strong", {}, t(`state_${state}`)), " ", element("span", { lang: "en" }, found), " ", element("small", {}, check));
   const matters = effect ? element("p", { lang: "en" }, effect) : null;
-  return element("div", { class: `finding ${state}` }, head, matters, state === "ok" ? null : remedyView(remedy));
+  return element("div", { class: `finding ${state === "note" ? "remark" : state}` }, head, matters, state === "ok" ? null : remedyView(remedy));
 }
 
 export function remedyView(remedy) {

@@ -34,6 +34,17 @@ export function formatNumber(value, digits = 0) {
   return value.toLocaleString(chosen, { maximumFractionDigits: digits });
 }
 
+const WORDS_TO = 15; // the greatest power of ten that languages have words for
+const raised = (number) => String(number).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+
+/** A large number by its decimal logarithm, in words: "3.4 billion"; one that has none, as "3.4 × 10²³". */
+export function formatAmount(power) {
+  const options = { notation: "compact", compactDisplay: "long", maximumSignificantDigits: 2 };
+  if (power < WORDS_TO) return (10 ** power).toLocaleString(chosen, options);
+  const whole = Math.floor(power);
+  return `${(10 ** (power - whole)).toLocaleString(chosen, { maximumSignificantDigits: 2 })} × 10${raised(whole)}`;
+}
+
 const [GIB, MIB] = [2 ** 30, 2 ** 20];
 
 /** Memory in GiB; in MiB where two digits of a GiB would say little. */

@@ -29,19 +29,20 @@ function systemField(system, tell) {
 /** The fields that most people want, and the others behind one word. */
 function samplingFields(model) {
   const fields = SAMPLING.filter((field) => suits(field, model));
+  const shown = (field) => samplingField(field, model);
   const isRare = ({ rare }) => rare;
   const typed = readTyped();
   const isOpen = fields.some((field) => isRare(field) && typed[field.name]);
-  const more = element("details", { open: isOpen }, element("summary", {}, t("moreSampling")), fields.filter(isRare).map(samplingField));
-  return [...fields.filter((field) => !isRare(field)).map(samplingField), more];
+  const more = element("details", { open: isOpen }, element("summary", {}, t("moreSampling")), fields.filter(isRare).map(shown));
+  return [...fields.filter((field) => !isRare(field)).map(shown), more];
 }
 
-function samplingField(field) {
+function samplingField(field, model) {
   const id = `sampling-${field.name}`;
   const words = field.text ?? field.name;
   const about = t(`${words}Hint`, { another: formatNumber(TEMPERATURE_OF_ANOTHER, 1) });
   const input = inputOf(field);
-  Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: t("ofModel") });
+  Object.assign(input, { id, value: readTyped()[field.name] ?? "", placeholder: ofModel(model?.[field.name]) });
   input.setAttribute("aria-describedby", `${id}-hint`);
   const hint = element("p", { id: `${id}-hint`, class: "hint" }, about);
   input.addEventListener("input", () => {
@@ -51,6 +52,9 @@ function samplingField(field) {
   });
   return element("div", { class: "field" }, element("label", { for: id }, t(words)), input, hint);
 }
+
+/** What stands in an empty field: that the model's own value applies, and which, if it is known. */
+const ofModel = (value) => (Number.isFinite(value) ? t("ofModelValue", { value: formatNumber(value, 2) }) : t("ofModel"));
 
 function inputOf(field) {
   if (field.choices) return choiceInput(field);

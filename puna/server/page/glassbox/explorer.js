@@ -3,7 +3,7 @@
 import { ServerError, Unreachable } from "../api.js";
 import { siblingsOf } from "../conversation.js";
 import { byId, element, icon, textButton } from "../dom.js";
-import { t } from "../languages.js";
+import { formatNumber, t } from "../languages.js";
 import { quoted } from "../report/characters.js";
 import { term } from "../report/explain.js";
 import { surpriseLegend } from "../report/token_strip.js";
@@ -108,7 +108,7 @@ export class Explorer {
     this.versions = element("div", { class: "versions" });
     this.bar = this.#bar();
     const answers = element("div", { class: "answers" }, this.bar, this.versions, surpriseLegend());
-    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, element("div", { class: "answer-side" }, answers, this.whole.element), this.pane.element));
+    this.home.replaceChildren(this.#head(), element("div", { class: "glassbox-body" }, answers, this.pane.element, this.whole.element));
     this.pane.clear(t("gbChoose"));
     this.#load();
   }
@@ -148,7 +148,7 @@ export class Explorer {
     const all = siblingsOf(this.chat.current, node);
     const of = all.findIndex((one) => one.id === branch.of) + 1;
     const words = branch.kind === "settings" ? "gbFromSettings" : all.length > 2 && of ? "gbFromOf" : "gbFrom";
-    return `${name} · ${t(words, { of, place: branch.at + 1, text: quoted(branch.text) })}`;
+    return `${name} · ${t(words, { of, place: branch.at + 1, text: quoted(branch.text), settings: settingsOf(node) })}`;
   }
 
   #turnTo(node) {
@@ -272,6 +272,12 @@ export class Explorer {
     const made = this.chat.branch(node, [...node.run.ids.slice(0, this.#index), ...ids], { ...branch, at: this.#index }, changed);
     if (made) this.#show(made, node);
   }
+}
+
+/** "temperature 2, top p 0.9": what a version was drawn with. */
+function settingsOf({ run }) {
+  const named = ["temperature", "top_p"].filter((name) => Number.isFinite(run.settings[name]));
+  return named.map((name) => `${t(name)} ${formatNumber(run.settings[name], 2)}`).join(", ");
 }
 
 /** How many tokens two answers begin with alike. */

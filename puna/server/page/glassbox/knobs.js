@@ -68,6 +68,17 @@ export class Knobs {
     return Number(this.inputs[name].value);
   }
 
+  get #isGreedy() {
+    return this.#value("temperature") === 0;
+  }
+
+  /** Tries a temperature, as if the slider had been moved to it. */
+  tryTemperature(value) {
+    this.inputs.temperature.value = String(value);
+    this.#moved();
+    this.inputs.temperature.focus();
+  }
+
   /** The settings of a request: those that stand here. */
   #changed() {
     const order = this.order.checked === this.isTemperatureFirst ? {} : { samplers: this.order.checked ? TEMPERATURE_FIRST : FILTERS_FIRST };
@@ -102,13 +113,15 @@ export class Knobs {
   /** The exact result: its bars, and which token the draw takes. */
   #sayExact({ step }) {
     const last = step.stages.at(-1);
-    this.#show({ kept: last.top, count: last.num_candidates });
+    const { kept, count } = this.#isGreedy ? this.#nucleus() : { kept: last.top, count: last.num_candidates };
+    this.#show({ kept });
     const values = { token: quoted(step.token.text || step.token.piece), number: step.draw ? formatNumber(step.draw.uniform, 4) : "" };
     const takes = step.is_given ? "" : ` ${t(step.draw ? "gbDrawTakes" : "gbGreedyTakes", values)}`;
-    this.words.textContent = this.#keeps(last.num_candidates, last.top[0]) + takes;
+    this.words.textContent = this.#keeps(count, kept[0]) + takes;
   }
 
   #keeps(count, first) {
+    if (this.#isGreedy) return t("gbKeepsGreedy", { token: quoted(first.text) });
     return t("gbKeeps", { count, token: quoted(first.text), share: percent(first.probability) });
   }
 
@@ -125,7 +138,7 @@ export class Knobs {
       { class: `choice-row ${isGone ? "removed" : "kept"}` },
       tokenLabel(candidate.text),
       meter((share ?? 0) / scale, candidate.probability / scale),
-      element("span", { class: "share" }, isGone ? t("gbGone") : percent(share)),
+      element("span", { class: "share" }, isGone && !this.#isGreedy ? t("gbGone") : percent(share ?? 0)),
     );
   }
 }

@@ -6,10 +6,16 @@ export function ofOwnRun(step, node, numPrompt) {
 }
 
 /** The first step computes what the cache lacks of the prompt and of the opening; each later one, the token before it. */
-function computedFor(index, { run, stats }, numPrompt) {
-  if (!stats || index < run.num_opened) return [];
+function computedFor(index, node, numPrompt) {
+  if (!node.stats || index < node.run.num_opened) return [];
   const last = numPrompt + index;
-  return [{ first: index === run.num_opened ? Math.min(stats.cached, last - 1) : last - 1, last, num_drafts: 0 }];
+  return [{ first: index === node.run.num_opened ? Math.min(cachedOf(node), last - 1) : last - 1, last, num_drafts: 0 }];
+}
+
+/** Tokens of the prompt and of the opening that the cache had. Where the run was broken off, only those of the prompt are known. */
+export function cachedOf({ run, stats }) {
+  const generated = run.ids.length - run.num_opened;
+  return run.computed ? stats.prompt + run.num_opened - (run.computed - generated) : stats.cached;
 }
 
 /** The prompt as the answer's own run had it: what the cache had of it, and no time. */

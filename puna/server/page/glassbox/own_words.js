@@ -1,7 +1,7 @@
 // Texts of one's own at a place of an answer: how likely each is, and a way to go on with it.
 
 import { element, textButton } from "../dom.js";
-import { formatNumber, t } from "../languages.js";
+import { formatAmount, formatNumber, t } from "../languages.js";
 import { percent } from "../report/numbers.js";
 import { meter } from "../report/stages.js";
 import { tokenLabel } from "../report/token_text.js";
@@ -44,7 +44,7 @@ export class OwnWords {
 
   async #rank() {
     const found = await this.#ask(this.#texts);
-    if (found) this.results.replaceChildren(...found.map((one) => this.#row(one, found)));
+    if (found) this.results.replaceChildren(element("li", { class: "ranked-by" }, t("gbRankedBy")), ...found.map((one) => this.#row(one, found)));
   }
 
   async #force() {
@@ -82,10 +82,8 @@ export class OwnWords {
   }
 }
 
-const raised = (number) => String(number).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
-
 /** A probability; very small ones as one of how many. */
 function shareOf(logprob) {
   const share = Math.exp(logprob);
-  return share >= 0.0001 ? percent(share) : t("gbOneIn", { power: raised(Math.round(-logprob / Math.LN10)) });
+  return share >= 0.0001 ? percent(share) : t("gbOneIn", { number: formatAmount(-logprob / Math.LN10) });
 }

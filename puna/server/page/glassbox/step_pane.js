@@ -1,13 +1,15 @@
 // One token of an answer: how it came to be, and all that one can do with its place.
 
-import { element, iconButton } from "../dom.js";
-import { t } from "../languages.js";
+import { element, iconButton, textButton } from "../dom.js";
+import { formatNumber, t } from "../languages.js";
 import { term } from "../report/explain.js";
-import { nameOf, stepView, storyOf } from "../report/step_view.js";
+import { nameOf, stepView, storyView } from "../report/step_view.js";
 import { alternatives } from "./alternatives.js";
 import { Knobs } from "./knobs.js";
 import { OwnWords } from "./own_words.js";
 import { rich } from "./speech.js";
+
+const TRIED = 0.8; // the temperature that one may try where nothing was drawn
 
 export class StepPane {
   #parts = [];
@@ -28,15 +30,33 @@ export class StepPane {
   show(step, filters, place, isBusy) {
     this.#close();
     const { actions } = this;
+    const knobs = step.stages.length ? new Knobs(step, filters, { exact: actions.exact, go: actions.go, isBusy }) : null;
     const [, ...details] = step.stages.length ? stepView(step, filters) : [];
+    if (!step.draw && !step.is_given) details.find((part) => part.classList.contains("draw"))?.append(this.#tryButton(knobs));
     this.element.replaceChildren(...[
       this.#head(step, place),
-      element("p", { class: "story" }, place.note ? `${place.note} ` : "", storyOf(step), place.end ? element("strong", { class: "is-end" }, ` ${place.end}`) : null),
+      element("p", { class: "story" }, place.note ? `${place.note} ` : "", storyView(step, () => this.#shownDraw()), place.end ? element("strong", { class: "is-end" }, ` ${place.end}`) : null),
       step.stages.length ? this.#section("gbWhatElse", rich("gbWhatElseAbout", { probability: term("probability") }), alternatives(step, actions.take, isBusy)) : null,
-      step.stages.length ? this.#section("gbKnobs", [t("gbKnobsAbout")], this.#made(new Knobs(step, filters, { exact: actions.exact, go: actions.go, isBusy }))) : null,
+      step.stages.length ? this.#section("gbKnobs", [t("gbKnobsAbout")], this.#made(knobs)) : null,
       this.#section("gbOwn", [t("gbOwnLead")], this.#made(this.#ownWords(step, place, isBusy))),
       details.length ? this.#section("gbHow", [t("gbHowAbout")], details) : null,
     ].filter(Boolean));
+  }
+
+  /** The draw, in sight also where its part was closed. */
+  #shownDraw() {
+    const draw = this.element.querySelector(".draw");
+    draw.closest("details").open = true;
+    return draw;
+  }
+
+  /** Where nothing was drawn: what a draw would do. */
+  #tryButton(knobs) {
+    const number = formatNumber(TRIED, 1);
+    return textButton(t("gbTry", { number }), () => {
+      this.#open.gbKnobs = knobs.element.closest("details").open = true;
+      knobs.tryTemperature(TRIED);
+    });
   }
 
   #ownWords(step, place, isBusy) {

@@ -6,6 +6,7 @@ import { term } from "../report/explain.js";
 import { TokenStrip } from "../report/token_strip.js";
 import { surpriseBits } from "../report/surprise.js";
 import { stepsOf } from "./answers.js";
+import { cachedOf } from "./own_run.js";
 import { rich } from "./speech.js";
 
 export class Version {
@@ -135,7 +136,8 @@ function endOf({ finish, problem }, last) {
 }
 
 /** The tokens that a branch has in common with others were in the cache. */
-function costOf({ run, branch, stats }) {
+function costOf(node) {
+  const { run, branch, stats } = node;
   if (!branch || !stats) return null;
-  return rich("gbCost", { cache: term("prefix cache") }, { cached: stats.cached, before: stats.prompt + run.num_opened, place: run.num_opened + 1 });
+  return rich("gbCost", { cache: term("prefix cache") }, { cached: cachedOf(node), before: stats.prompt + run.num_opened, place: run.num_opened + 1 });
 }
