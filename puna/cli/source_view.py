@@ -238,8 +238,9 @@ def _piece(text: str, room: int) -> str:
         end += 1
     if end >= len(text):
         return text
-    near = max(text.rfind(sign, end - 30, end) for sign in " ,(")
-    return text[: near + 1] if near > end - 30 and text[:near].strip() else text[: max(end, 1)]
+    least = max(0, end - 30)
+    near = max(text.rfind(sign, least, end) for sign in " ,(")
+    return text[: near + 1] if near > least and text[:near].strip() else text[: max(end, 1)]
 
 
 def _standing(block: BlockNote, part: SourcePart, width: int) -> Iterator[str]:

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from puna.cli import explain_source
+from puna.cli import explain_source, source_view
 from puna.explain.source import reading
 from tests.cli.conftest import Puna
 from tests.cli.conftest import puna as puna  # a fixture
@@ -321,3 +322,10 @@ def report_vocabulary(report: dict[str, Any]) -> int:
         one["value"]["shape"] for block in report["parts"][0]["blocks"] for one in block["names"] if one["name"] == "logits"
     ]
     return int(next(shape[-1] for shape in shapes if shape))
+
+
+@pytest.mark.parametrize("width", range(9, 60, 3))
+def test_a_line_without_spaces_ends_in_a_narrow_terminal(width: int) -> None:
+    line = "x" * 100 + " = " + "\u65e5" * 50 + "(" * 40
+    rows = list(islice(source_view._rows_of(1, line, width - 8), 1000))
+    assert len(rows) < 1000 and "".join(row[8:].strip() for row in rows).replace(" ", "") == line.replace(" ", "")
