@@ -40,7 +40,7 @@ def row(run: RunningJob) -> str:
         "model": word(run.job.model) or "-",
         "prompt": usage.prompt,
         **({"opening": run.num_opened} if run.num_opened else {}),
-        "cached": f"{100 * _num_cached(run) // max(num_given, 1)}%",
+        "cached": f"{100 * usage.cached // max(num_given, 1)}%",
         "out": _num_generated(run),
         "first": f"{first.first_token_at - handle.submitted_at:.2f}s" if first else "-",
         "rate": f"{rate:.1f}/s" if (rate := _rate(run)) > 0 else "-",
@@ -66,11 +66,6 @@ def word(text: str) -> str:
 def _num_generated(run: RunningJob) -> int:
     requests = [one.request for one in run.handle.samples if one.request is not None]
     return sum(max(0, len(one.output_ids) - run.num_opened) for one in requests)
-
-
-def _num_cached(run: RunningJob) -> int:
-    """Tokens of prompt and opening together that came from the prefix cache."""
-    return next((one.request.num_cached for one in run.handle.samples if one.request is not None), 0)
 
 
 def _rate(run: RunningJob) -> float:

@@ -91,14 +91,13 @@ class RunningJob:
 
     @property
     def usage(self) -> Usage:
-        """What was used so far; cached are tokens of the prompt, not of an opening, whose K and V may be in the cache, too."""
+        """What was used so far. Cached are tokens of the prompt, and of an opening after it."""
         requests = [one.request for one in self.handle.samples if one.request is not None]
         if not requests:
             return Usage()
         thoughts = sum(one.reasoning.num_tokens for one in requests if one.reasoning is not None)
         output = sum(len(one.output_ids) for one in requests)
-        num_prompt = len(requests[0].prompt_ids)
-        return Usage(num_prompt, min(requests[0].num_cached, num_prompt), output, thoughts)
+        return Usage(len(requests[0].prompt_ids), requests[0].num_cached, output, thoughts)
 
     @property
     def progress(self) -> Progress:
@@ -106,8 +105,7 @@ class RunningJob:
         request = next((one.request for one in self.handle.samples), None)
         if request is None:
             return Progress(0, 0, 0)
-        num_prompt = len(request.prompt_ids)
-        return Progress(min(request.num_computed, num_prompt), min(request.num_cached, num_prompt), num_prompt)
+        return Progress(min(request.num_computed, len(request.prompt_ids)), request.num_cached, len(request.prompt_ids))
 
     def close(self) -> None:
         """End the job if it runs, before the next step. Never waits. Idempotent."""

@@ -238,6 +238,10 @@ def test_greedy_and_other_filters_are_told(browser: Any, tmp_path: Path, setting
         opened.page.evaluate(f"location.hash = '#{number}'")
     title = "No draw" if settings["temperature"] == 0 else "The draw"
     expect(opened.page.locator(".draw h3")).to_contain_text(title)
+    if settings["temperature"] == 0:
+        last = opened.page.locator(".stages .stage").last
+        expect(last.locator("h3")).to_contain_text("temperature 0")
+        expect(last.locator(".bar.taken .share")).to_contain_text("100%")
     opened.check()
 
 
