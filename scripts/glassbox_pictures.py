@@ -56,7 +56,7 @@ def turn(page: Any) -> None:
     page.click("#rank")
     page.wait_for_selector(".ranked-row")
     page.wait_for_timeout(600)
-    page.evaluate("document.querySelector('#glassbox').scrollTop = document.querySelector('.knobs').offsetTop - 170")
+    page.evaluate("document.querySelector('.step-pane').scrollTop = document.querySelector('.knobs').offsetTop - 120")
 
 
 PICTURES = (

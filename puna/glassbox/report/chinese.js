@@ -90,6 +90,7 @@ export const CHINESE = {
   bits: "{number} 比特",
   explain: "“{word}”是什么？",
   close: "关闭",
+  tour: "在终端中了解更多：{command}",
   candidates: "{count} 个候选",
   oneCandidate: "1 个候选",
   tokens: "{count} 个 token",

@@ -90,6 +90,7 @@ export const GERMAN = {
   bits: "{number} Bit",
   explain: "Was ist „{word}“?",
   close: "Schließen",
+  tour: "Eine Führung im Terminal: {command}",
   candidates: "{count} Kandidaten",
   oneCandidate: "1 Kandidaten",
   tokens: "{count} Token",

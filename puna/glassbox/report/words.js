@@ -198,6 +198,7 @@ export const ENGLISH = {
   // general
   explain: "What is “{word}”?",
   close: "Close",
+  tour: "A tour of it in a terminal: {command}",
   candidates: "{count} candidates",
   oneCandidate: "1 candidate",
   tokens: "{count} tokens",
