@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -41,6 +42,7 @@ from puna.cli.options import (
     under,
 )
 from puna.cli.replay import write_receipts
+from puna.cli.save import require_writable
 from puna.cli.terminal import TerminalReporter, given_text, print_json, shown_path, tell
 from puna.errors import UsageError
 
@@ -97,6 +99,8 @@ def command(words: tuple[str, ...], raw: bool, suffix: str | None, as_json: bool
         )
     if not raw and not prompt.strip():
         raise UsageError("the question is empty", hint="Give a question, or use --raw to continue an empty text.")
+    if receipt is not None:
+        require_writable(Path(receipt).expanduser())
     started = time.perf_counter()
     with TerminalReporter() as report:
         llm = open_model(model, flags, report, needs_template=not raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -28,12 +29,32 @@ def save_text(path: Path, text: str, *, overwrite: bool, mode: int | None = None
         existing = _existing_mode(path, overwrite)
         mode = mode if existing is None else existing
         target = Path(os.path.realpath(path))
-        if not target.parent.is_dir():
-            raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Create the folder first.")
+        _require_folder(path, target)
         write_whole(target, text.encode(), mode=mode, flushed=True)
     except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise PunaError(f"cannot write {path}: {reason}", hint="Name a file in another folder.") from error
+        raise _unwritable(path, error) from error
+
+
+def require_writable(path: Path) -> None:
+    """UsageError or PunaError, before work is done for it, if `save_text` could not replace or make this file."""
+    try:
+        _existing_mode(path, overwrite=True)
+        target = Path(os.path.realpath(path))
+        _require_folder(path, target)
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+
+
+def _require_folder(path: Path, target: Path) -> None:
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {target.parent}", hint="Create the folder first.")
+
+
+def _unwritable(path: Path, error: Exception) -> PunaError:
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    return PunaError(f"cannot write {path}: {reason}", hint="Name a file in another folder.")
 
 
 def _existing_mode(path: Path, overwrite: bool) -> int | None:

@@ -23,6 +23,9 @@ KEY_HINT = "Give its key: --api-key KEY, or the variable PUNA_API_KEY."
 ADDRESS_HINT = "Give it as `puna serve` prints it, without a path: --server http://127.0.0.1:8000"
 
 
+MAX_ANSWER = 256 << 20  # bytes of an answer that is not a stream: the embeddings of very many texts
+
+
 class ServerError(PunaError):
     """A server that does not answer, or not as `puna serve` does."""
 
@@ -51,7 +54,7 @@ class ServerLink:
     def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         connection, response = self._opened(method, path, body)
         try:
-            return _json(response.read())
+            return _json(self._body(response))
         except OSError as error:
             raise self._unreachable(error) from None
         finally:
@@ -64,7 +67,7 @@ class ServerLink:
             connection.request(method, self._parts.path + path, sent, self._headers)
             response = connection.getresponse()
             if response.status != 200:
-                raise self._refused(response.status, response.read())
+                raise self._refused(response.status, self._body(response))
         except (OSError, HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from None
@@ -72,6 +75,15 @@ class ServerLink:
             connection.close()
             raise
         return connection, response
+
+    def _body(self, response: HTTPResponse) -> bytes:
+        """What the server answers. ServerError if it is too much to be an answer."""
+        body = response.read(MAX_ANSWER + 1)
+        if len(body) > MAX_ANSWER:
+            raise ServerError(
+                f"{self.url} answers with more than {MAX_ANSWER >> 20} MiB", hint="Is that a `puna serve`? Check --server."
+            )
+        return body
 
     def _unreachable(self, error: Exception) -> ServerError:
         if isinstance(error, ConnectionRefusedError):

@@ -41,7 +41,7 @@ from puna.cli.options import (
     tokenizer_option,
     under,
 )
-from puna.cli.save import save_text
+from puna.cli.save import require_writable, save_text
 from puna.cli.terminal import TerminalReporter, given_text, print_json
 from puna.cli.trace_view import trace_lines
 from puna.cli.width import report_width
@@ -162,6 +162,8 @@ def command(
     if heads is not None and layers is None:
         layers = True
     is_printed = any((as_json, html is not None, layers is not None, beside, limit is not None, against))
+    if html is not None:
+        require_writable(Path(html).expanduser())
     is_stepped = _is_stepped(step, is_printed)
     choice = {"top": top, "layers": layers or False} | ({} if limit is None else {"max_candidates": limit})
     with TerminalReporter() as report:

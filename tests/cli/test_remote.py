@@ -16,7 +16,7 @@ pytest.importorskip("puna.server", reason="the server is not installed")
 from puna.cli.remote import NOT_SENT, RemoteLLM
 from puna.cli.server_link import ServerLink
 from puna.config import EngineConfig
-from puna.errors import UsageError
+from puna.errors import PunaError, UsageError
 from puna.llm import LLM
 from puna.request import SamplingParams
 from puna.server.models import ServedModel
@@ -239,3 +239,9 @@ def test_every_sampling_parameter_is_sent_or_refused() -> None:
     for fields in (ChatCompletionFields, TextCompletionFields):
         assert own <= {*fields.SETTINGS.values()} & {*fields.SETTINGS}, own - {*fields.SETTINGS}
         assert {"logit_bias", "logprobs", "response_format", "return_token_ids", "return_receipt"} <= {*fields.model_fields}
+
+
+def test_an_answer_beyond_all_measure_is_not_read(running: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.cli.server_link.MAX_ANSWER", 20)
+    with pytest.raises(PunaError, match="answers with more than"):
+        ServerLink(f"http://127.0.0.1:{running.port}/v1", KEY).get("/v1/models")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.save import save_text
+from puna.cli.save import require_writable, save_text
 from puna.errors import PunaError, UsageError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes, links and FIFOs as POSIX has them")
@@ -104,3 +104,16 @@ def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(PunaError, match="No space left"):
         save_text(file, "new", overwrite=True)
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_told_of_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new.json")
+    (tmp_path / "old.json").write_text("old")
+    require_writable(tmp_path / "old.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.json"] and (tmp_path / "old.json").read_text() == "old"
+    with pytest.raises(UsageError, match="there is no folder"):
+        require_writable(tmp_path / "none" / "new.json")
+    with pytest.raises(UsageError, match="folder"):
+        require_writable(tmp_path)
+    with pytest.raises(PunaError, match="cannot write"):
+        require_writable(tmp_path / "a\0b")

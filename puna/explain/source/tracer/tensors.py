@@ -80,7 +80,7 @@ def array_of(value: object) -> Array:
     if isinstance(value, TracedTensor):
         return value.array
     if isinstance(value, bool | int | float):
-        return np.asarray(value, DEFAULTS[_python_category(value)])
+        return _quietly(np.asarray, value, DEFAULTS[_python_category(value)])
     raise BeyondError(f"a tensor is needed here, not {kind_of(value)}")
 
 
@@ -303,11 +303,11 @@ def broadcast(budget: RunBudget, *arrays: Array) -> tuple[int, ...]:
     return shape
 
 
-def _quietly(function: Any, *arrays: Any) -> Array:
+def _quietly(function: Any, *arguments: Any) -> Array:
     """An operation of numpy without warnings: infinities and undefined numbers are values here. BeyondError for its errors."""
     with np.errstate(all="ignore"):
         try:
-            return np.asarray(function(*arrays))
+            return np.asarray(function(*arguments))
         except (TypeError, ValueError, IndexError) as error:
             raise BeyondError(str(error).splitlines()[0]) from None
 

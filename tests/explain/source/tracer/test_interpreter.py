@@ -176,3 +176,9 @@ def test_output_is_left_out_but_not_what_is_only_called_like_it() -> None:
 def test_a_limit_of_steps_is_told_in_numbers() -> None:
     done = run(sampling("while True:\n    pass"))
     assert done.stop is not None and f"{MAX_STEPS:,} steps" in done.stop.reason
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_is_too_large_becomes_infinite_without_a_warning() -> None:
+    done = run(sampling("return probs + 1e300"))
+    assert done.stop is None and done.result is not None
