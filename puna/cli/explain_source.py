@@ -10,7 +10,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from puna.cli.explain_tour import BACK, END, answer_to
+from puna.cli.explain_tour import BACK, END, answer_to, question
 from puna.cli.interrupts import ending_soon
 from puna.cli.options import load_model
 from puna.cli.terminal import TerminalReporter, print_json, tell
@@ -75,7 +75,7 @@ def _walk(shown: list[list[str]], frame: Words) -> None:
         if number == len(shown) - 1:
             return
         print()
-        answer = answer_to(f"{number + 1}/{len(shown)} {frame('first' if number == 0 else 'next')}")
+        answer = answer_to(f"{number + 1}/{len(shown)} {question(frame, has_back=number > 0)}")
         if answer in END:
             return
         number = max(0, number - 1) if answer in BACK else number + 1

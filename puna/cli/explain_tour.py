@@ -116,8 +116,7 @@ def walk(screens: Screens, frame: Words, topic: str) -> None:
     number = 0
     while (screen := screens.at(number)) is not None:
         print("\n".join(screen.lines), end="\n\n", flush=True)
-        keys = [name for name, is_there in (("back", number > 0), ("source", bool(screen.source))) if is_there]
-        asked = frame("keys", keys="".join(frame(f"key_{name}") for name in keys))
+        asked = question(frame, has_back=number > 0, has_source=bool(screen.source))
         while (answer := answer_to(asked)) in SOURCE:
             print("\n".join(screen.source), flush=True)
         if answer in END:
@@ -130,6 +129,12 @@ def _ending(frame: Words, topic: str) -> str:
     """The last words of a tour: the topic to take next."""
     later = TOPICS[TOPICS.index(topic) + 1 :]
     return frame("then", topic=later[0]) if later else frame("end")
+
+
+def question(frame: Words, *, has_back: bool, has_source: bool = False) -> str:
+    """The line that asks for the next key, with the keys that there are."""
+    keys = [name for name, is_there in (("back", has_back), ("source", has_source)) if is_there]
+    return frame("keys", keys="".join(frame(f"key_{name}") for name in keys))
 
 
 def answer_to(asked: str) -> str:

@@ -241,7 +241,7 @@ def padded(prompt_lengths: Sequence[int], max_gen_len: int | None, max_seq_len: 
     """How Meta's `generate` lays out prompts (facebookresearch/llama, `llama/generation.py`).
 
     >>> padded([3, 5], max_gen_len=4, max_seq_len=128)
-    PaddedBatch(shape=(2, 9), pad_id=-1, num_pads=(6, 4), num_prefilled=3, num_forced=(0, 2))
+    PaddedBatch(shape=(2, 9), pad_id=-1, num_pads=(6, 4), num_prefilled=3, num_forced=(0, 2), row=0)
     """
     longest, shortest = max(prompt_lengths), min(prompt_lengths)
     total = max_seq_len if max_gen_len is None else min(max_seq_len, longest + max_gen_len)

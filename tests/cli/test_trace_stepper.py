@@ -88,6 +88,9 @@ class Stepper(Terminal):
         self.until(is_so)
 
     def size(self, columns: int, rows: int) -> None:
+        """Another size, once the whole screen of the size before was written: the rest of it would not fit into the new one."""
+        while self._read(wait_s=0.3):
+            pass
         self.columns, self.rows, self._raw = columns, rows, b""
         self.resize(columns, rows)
 
