@@ -101,6 +101,7 @@ export const CHINESE = {
   overviewNothing: "几乎没有改变最可能候选的概率。",
   overviewChanges: "把最可能候选的概率平均从 {before} 变为 {after}。",
   keptIntro: "要接着写，模型必须考虑全部文字。{cache}保存它为每个 token 算过的内容（最后占 {bytes}）。所以这个回答只计算了 {computed} 个 token；没有它就要计算 {without} 个，是现在的 {times} 倍。",
+  keptBefore: "其中 {count} 个 token 来自以前的请求，在{cache}里：否则还要再计算一次。",
   keptNote: "每行是回答的一个 token，从上到下；每列是文字的一个 token。深色：为它计算的。浅色：从缓存读取的。",
   keptPicture: "计算了 {computed} 个 token；没有缓存则为 {without} 个",
   keptNothing: "这份记录没有说明计算了哪些 token。",

@@ -101,6 +101,7 @@ export const GERMAN = {
   overviewNothing: "änderte die Wahrscheinlichkeit des wahrscheinlichsten Kandidaten kaum.",
   overviewChanges: "brachte die Wahrscheinlichkeit des wahrscheinlichsten Kandidaten im Mittel von {before} auf {after}.",
   keptIntro: "Um einen Text fortzusetzen, muss das Modell ihn ganz berücksichtigen. Der {cache} behält, was es zu jedem Token berechnet hat (am Ende {bytes}). So wurden für diese Antwort {computed} Token gerechnet; ohne ihn wären es {without} gewesen: das {times}-Fache.",
+  keptBefore: "{count} der Token lagen im {cache}, von einer früheren Anfrage: Ohne ihn wären sie einmal mehr gerechnet worden.",
   keptNote: "Eine Zeile für jedes Token der Antwort, von oben nach unten; eine Spalte für jedes Token des Textes. Kräftig: dafür gerechnet. Blass: aus dem Cache gelesen.",
   keptPicture: "{computed} Token gerechnet; ohne den Cache {without}",
   keptNothing: "Der Trace sagt nicht, welche Token gerechnet wurden.",

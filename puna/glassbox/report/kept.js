@@ -19,7 +19,9 @@ export function keptView(trace) {
   if (!found.spans.length) return [make("p", {}, t("keptNothing"))];
   const most = Math.max(0, ...trace.steps.map((step) => step.kv_bytes ?? 0));
   const values = { computed: count(found.computed), without: count(found.without), times: decimal(found.without / Math.max(1, found.computed), 1), cache: term("KV", t("formCache")), bytes: bytes(most) };
-  return [make("p", {}, rich("keptIntro", values)), staircase(found.spans, t("keptPicture", values)), make("p", { class: "caption" }, t("keptNote"))];
+  const { first } = found.spans[0];
+  const before = first ? make("p", {}, rich("keptBefore", { count: count(first), cache: term("prefix cache") })) : null;
+  return [make("p", {}, rich("keptIntro", values)), before, staircase(found.spans, t("keptPicture", values)), make("p", { class: "caption" }, t("keptNote"))].filter(Boolean);
 }
 
 /** A row for each step, from top to bottom: light what was in memory, dark what was computed. */

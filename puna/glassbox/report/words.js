@@ -111,6 +111,7 @@ export const ENGLISH = {
 
   // the K/V cache
   keptIntro: "To continue a text, the model must take all of it into account. The {cache} keeps what it computed for each token ({bytes} in the end). So {computed} tokens were computed for this answer; without it, it would have been {without}: {times} times as many.",
+  keptBefore: "{count} of the tokens were in the {cache}, from an earlier request: without that, they would have been computed once more.",
   keptNote: "A row for each token of the answer, from top to bottom; a column for each token of the text. Strong: computed for it. Pale: read from the cache.",
   keptPicture: "{computed} tokens computed; without the cache {without}",
   keptNothing: "The trace does not say which tokens were computed.",
