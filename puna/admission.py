@@ -46,7 +46,7 @@ class LiveRequest:
     watcher: Watcher | None = None  # hears how its tokens come to be
     num_told: int = 0  # output ids that a StepOutput has returned
     opening: tuple[int, ...] = ()  # the ids that its answer begins with
-    num_accepted: int = 0  # of those, the first ones, which are accepted without being sampled
+    num_unsampled: int = 0  # of those, the first ones, which are accepted without being sampled
 
 
 class Admission:
@@ -93,8 +93,8 @@ class Admission:
         request.num_given = len(opening.token_ids)
         custom = None if custom is None else CheckedSampler(custom, self._model.vocab_size)
         given, needs_all = opening.token_ids, sampler.has_state or params.logprobs is not None
-        num_accepted = 0 if needs_all else len(given) if opening.sampled_from is None else opening.sampled_from
-        if num_accepted < len(given):
+        num_unsampled = 0 if needs_all else len(given) if opening.sampled_from is None else opening.sampled_from
+        if num_unsampled < len(given):
             custom = OpenedSampler(sampler, given)
         is_constrained = wanted_by(params) is not None
         thinking = begin_thinking(params, prompt_ids, self.think_tags, self._tokenizer, is_constrained)
@@ -118,7 +118,7 @@ class Admission:
             thinking=thinking,
             watcher=watcher,
             opening=given,
-            num_accepted=min(num_accepted, len(given)),
+            num_unsampled=min(num_unsampled, len(given)),
         )
 
     def sampler(
@@ -162,9 +162,8 @@ class Admission:
         self.require_ids("answer id", opening)
         self.require_ids("stop id", params.stop_ids)
         self.require_ids("shown id", params.shown_ids)
-        at_once = (
-            min(len(opening), 1) if params.context_shift else len(opening)
-        )  # the rest of an opening shifts the context as it did
+        # What does not fit of an opening shifts the context, as it did in the run that it comes from.
+        at_once = min(len(opening), 1) if params.context_shift else len(opening)
         needed = len(prompt_ids) + (at_once or (0 if params.max_tokens == 0 else 1))
         if needed > self._max_context:
             raise ContextLengthError.of(str(len(prompt_ids) + len(opening)), self._max_context)

@@ -224,12 +224,12 @@ class Engine:
     def _open(self, live: LiveRequest) -> bool:
         """Accept the tokens that the answer opens with; False if the request has ended with them."""
         try:
-            for token_id in live.opening[: live.num_accepted]:
+            for token_id in live.opening[: live.num_unsampled]:
                 if live.request.finish_reason is None:
                     if live.constraint is not None:
                         live.constraint.require(token_id)
                     self._accept(live, token_id)
-            if live.num_accepted == len(live.opening) > 0:
+            if live.num_unsampled == len(live.opening) > 0:
                 self._jump_ahead(live)
             live.request.num_opened = len(live.request.output_ids)
         except Exception as error:  # noqa: BLE001 - it ends this request; the others go on

@@ -80,7 +80,7 @@ def array_of(value: object) -> Array:
     if isinstance(value, TracedTensor):
         return value.array
     if isinstance(value, bool | int | float):
-        return _quietly(np.asarray, value, DEFAULTS[_python_category(value)])
+        return quietly(np.asarray, value, DEFAULTS[_python_category(value)])
     raise BeyondError(f"a tensor is needed here, not {kind_of(value)}")
 
 
@@ -161,7 +161,7 @@ def arithmetic(kind: type[ast.operator], left: Any, right: Any, budget: RunBudge
             dtype = np.float32
         arrays = [array_of(side).astype(dtype, copy=False) for side in (left, right)]
         budget.make(_broadcast(arrays))
-        return TracedTensor(_quietly(numpy, *arrays), is_ranked=is_any_ranked(left, right))
+        return TracedTensor(quietly(numpy, *arrays), is_ranked=is_any_ranked(left, right))
     if isinstance(left, NUMBERS) and isinstance(right, NUMBERS):
         return _bounded(kind, python, left, right)
     return _of_sequences(kind, left, right, budget)
@@ -210,7 +210,7 @@ def matrix_product(left: Any, right: Any, budget: RunBudget) -> TracedTensor:
     budget.make(shape)
     if int(np.prod(shape, dtype=np.float64)) * a.shape[-1] > MAX_MULTIPLICATIONS:
         raise BeyondError("a product of matrices is larger than puna computes here")
-    return TracedTensor(np.asarray(_quietly(np.matmul, a, b)))
+    return TracedTensor(np.asarray(quietly(np.matmul, a, b)))
 
 
 def compare(kind: type[ast.cmpop], left: Any, right: Any, budget: RunBudget) -> Any:
@@ -303,13 +303,10 @@ def broadcast(budget: RunBudget, *arrays: Array) -> tuple[int, ...]:
     return shape
 
 
-def _quietly(function: Any, *arguments: Any) -> Array:
+def quietly(function: Any, *arguments: Any) -> Array:
     """An operation of numpy without warnings: infinities and undefined numbers are values here. BeyondError for its errors."""
     with np.errstate(all="ignore"):
         try:
             return np.asarray(function(*arguments))
         except (TypeError, ValueError, IndexError) as error:
             raise BeyondError(str(error).splitlines()[0]) from None
-
-
-quietly = _quietly
