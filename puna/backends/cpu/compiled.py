@@ -43,7 +43,7 @@ from puna.resources import usable_cores
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
     **{f"attend_{kv_type}": ("tiles", 4) for kv_type in KV_TYPES},
-    **{f"multiply_{kind.name}": ("kernels", 10) for kind in reversed(KINDS.values())},
+    **{f"multiply_{kind.name}": ("multiply", 11) for kind in reversed(KINDS.values())},
     "experts": ("experts", 4),
     "interleave_k_quants": ("interleave", 7),
     "interleave_quants": ("interleave", 9),
@@ -51,7 +51,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     "glu_silu": ("activations", 4),
     "glu_gelu": ("activations", 4),
     "softcap": ("activations", 3),
-    **{f"dequantize_row_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
+    **{f"dequantize_row_{kind.name}": ("dequantize", 5) for kind in KINDS.values()},
     **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in KV_TYPES},
     "read_memory": ("roofline_kernels", 2),
     "multiply_bytes": ("roofline_kernels", 2),
