@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from puna.backends.cpu.instructions import F32, I8, I32, Code, Value
+from puna.backends.cpu.instructions import F32, I8, I32, Code, LLVMValue
 from puna.backends.cpu.jit import entry
 from puna.backends.cpu.layout import BLOCK, GROUP
 from puna.backends.cpu.panels import NUMBER
@@ -27,7 +27,7 @@ def _block_operation(unpacking: Unpacking) -> Any:
         group, blocks, block, lane, out = values
         c, at, lane = Code(b), unpacking.place(b, group, blocks, block), b.trunc(lane, I32)
 
-        def of_row(vector: Value) -> Value:
+        def of_row(vector: LLVMValue) -> LLVMValue:
             return build_splat(b, b.extract_element(vector, lane), 4)
 
         scale = unpacking.scale(c, at)
@@ -52,7 +52,7 @@ def _block_operation(unpacking: Unpacking) -> Any:
     return write_block
 
 
-def _runs(unpacking: Unpacking, c: Code, at: Any) -> tuple[Value, ...]:
+def _runs(unpacking: Unpacking, c: Code, at: Any) -> tuple[LLVMValue, ...]:
     return unpacking.runs(c, at) if unpacking.runs else ()
 
 

@@ -3,11 +3,11 @@
 A lane is a row of weights; it holds four neighbouring bytes of the row (a quad), or one 32-bit sum. A product of a block of
 weights adds unsigned bytes times the activations' int8. `Dots` says how; its two kinds give the same integers:
 
-- `Words`: x86's `pmaddubsw` adds two products into 16 bits, and a block's products are added up there, modulo 2**16. So numbers
+- `WordDots`: x86's `pmaddubsw` adds two products into 16 bits, and a block's products are added up there, modulo 2**16. So numbers
   of a block are at most five bits wide, or six bits in runs of 16 columns. Where the sum of unsigned numbers would not fit, it
   begins with -zero * (sum of the activations), so that what counts is the sum of number - zero, which fits. Numbers of eight bits
   are signed: |w| * (sign(w) x) is added in 32 bits. Plain vector code does the same on CPUs that are not x86.
-- `Doublewords`: `vpdpbusd` (VNNI) adds four products of whole bytes into 32 bits.
+- `DoublewordDots`: `vpdpbusd` (VNNI) adds four products of whole bytes into 32 bits.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from puna.backends.cpu.simd import (
     constant,
 )
 
-Value = Any  # of LLVM
+LLVMValue = Any  # of LLVM
 
 I8, I16, I32, I64, F16, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.HalfType(), ir.FloatType()
 
 
-class Form(NamedTuple):
+class NumberForm(NamedTuple):
     """What the numbers of a type are, once they are bytes: a weight is scale * (number - zero) + minimum.
 
     Numbers of 8 bits are signed, and without a zero; the others are unsigned.
@@ -52,18 +52,18 @@ class Form(NamedTuple):
 class Token(NamedTuple):
     """Addresses of one block of a token's record (`kernels.py`)."""
 
-    numbers: Value
-    step: Value  # float32: the scale of the activations
-    sum: Value  # float32: step * sum of the numbers
-    runs: Value  # for each run of 16: two int16, -32 * the sum of the numbers 0 and 1 of its quads, and of 2 and 3
-    start: Value  # int32: -128 * sum
-    centre: Value  # two int16: -8 * the sum of the numbers 0 and 1 of the block's quads, and of 2 and 3
+    numbers: LLVMValue
+    step: LLVMValue  # float32: the scale of the activations
+    sum: LLVMValue  # float32: step * sum of the numbers
+    runs: LLVMValue  # for each run of 16: two int16, -32 * the sum of the numbers 0 and 1 of its quads, and of 2 and 3
+    start: LLVMValue  # int32: -128 * sum
+    centre: LLVMValue  # two int16: -8 * the sum of the numbers 0 and 1 of the block's quads, and of 2 and 3
 
     @classmethod
-    def at(cls, b: Any, x: Value, columns: Value, blocks: Value, block: Value) -> Token:
+    def at(cls, b: Any, x: LLVMValue, columns: LLVMValue, blocks: LLVMValue, block: LLVMValue) -> Token:
         """`x`: the record; `blocks`: how many it has."""
 
-        def field(offset: int, size: int) -> Value:
+        def field(offset: int, size: int) -> LLVMValue:
             return b.add(b.add(b.add(x, columns), b.mul(blocks, I64(offset))), b.mul(block, I64(size)))
 
         numbers = b.add(x, b.shl(block, I64(5)))
@@ -89,7 +89,7 @@ class Code:
     def words(self) -> ir.VectorType:
         return ir.VectorType(I16, 2 * self.lanes)
 
-    def indices(self, lanes: Sequence[int]) -> Value:
+    def indices(self, lanes: Sequence[int]) -> LLVMValue:
         """A constant that names lanes, for a shuffle."""
         return ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
 
@@ -97,50 +97,50 @@ class Code:
     def bytes(self) -> ir.VectorType:
         return ir.VectorType(I8, 4 * self.lanes)
 
-    def at(self, address: Value, offset: int) -> Value:
+    def at(self, address: LLVMValue, offset: int) -> LLVMValue:
         return self.builder.add(address, I64(offset)) if offset else address
 
-    def load(self, address: Value, kind: ir.Type) -> Value:
+    def load(self, address: LLVMValue, kind: ir.Type) -> LLVMValue:
         return build_load(self.builder, address, kind)
 
-    def load_bytes(self, address: Value) -> Value:
+    def load_bytes(self, address: LLVMValue) -> LLVMValue:
         return self.load(address, self.bytes)
 
-    def load_floats(self, address: Value) -> Value:
+    def load_floats(self, address: LLVMValue) -> LLVMValue:
         return self.load(address, self.floats)
 
-    def load_halves(self, address: Value) -> Value:
+    def load_halves(self, address: LLVMValue) -> LLVMValue:
         """Half-precision numbers as float32."""
         return self.builder.fpext(self.load(address, ir.VectorType(F16, self.lanes)), self.floats)
 
-    def load_unsigned(self, address: Value) -> Value:
+    def load_unsigned(self, address: LLVMValue) -> LLVMValue:
         """Bytes as int32."""
         return self.builder.zext(self.load(address, ir.VectorType(I8, self.lanes)), self.integers)
 
-    def load_signed(self, address: Value) -> Value:
+    def load_signed(self, address: LLVMValue) -> LLVMValue:
         return self.builder.sext(self.load(address, ir.VectorType(I8, self.lanes)), self.integers)
 
-    def store(self, address: Value, value: Value) -> None:
+    def store(self, address: LLVMValue, value: LLVMValue) -> None:
         build_store(self.builder, address, value)
 
-    def repeat(self, address: Value, kind: ir.VectorType) -> Value:
+    def repeat(self, address: LLVMValue, kind: ir.VectorType) -> LLVMValue:
         """32 bits of memory in all lanes."""
         whole = build_splat(self.builder, self.load(address, I32), self.lanes)
         return self.builder.bitcast(whole, kind)
 
-    def fma(self, x: Value, y: Value, z: Value) -> Value:
+    def fma(self, x: LLVMValue, y: LLVMValue, z: LLVMValue) -> LLVMValue:
         return build_call(self.builder, f"llvm.fma.v{self.lanes}f32", self.floats, x, y, z)
 
-    def to_floats(self, integers: Value) -> Value:
+    def to_floats(self, integers: LLVMValue) -> LLVMValue:
         return self.builder.sitofp(integers, self.floats)
 
-    def low_nibbles(self, both: Value) -> Value:
+    def low_nibbles(self, both: LLVMValue) -> LLVMValue:
         return self.builder.and_(both, constant(self.bytes, 15))
 
-    def high_nibbles(self, both: Value) -> Value:
+    def high_nibbles(self, both: LLVMValue) -> LLVMValue:
         return self.builder.and_(self.shifted(both, 4), constant(self.bytes, 15))
 
-    def shifted(self, value: Value, right: int) -> Value:
+    def shifted(self, value: LLVMValue, right: int) -> LLVMValue:
         """Bytes shifted in words: bits of a neighbour come in, and must be masked."""
         words = self.builder.bitcast(value, self.words)
         moved = (
@@ -150,11 +150,11 @@ class Code:
         )
         return self.builder.bitcast(moved, self.bytes) if right else value
 
-    def join_bits(self, value: Value, bits: Value, right: int, mask: int) -> Value:
+    def join_bits(self, value: LLVMValue, bits: LLVMValue, right: int, mask: int) -> LLVMValue:
         """value | (bits >> right) & mask, byte by byte."""
         return self.builder.or_(value, self.builder.and_(self.shifted(bits, right), constant(self.bytes, mask)))
 
-    def loop(self, count: Value, body: Callable[..., Sequence[Value]], carried: Sequence[Value]) -> list[Value]:
+    def loop(self, count: LLVMValue, body: Callable[..., Sequence[LLVMValue]], carried: Sequence[LLVMValue]) -> list[LLVMValue]:
         """for i in range(count): carried = body(i, *carried), at least once; LLVM must not unroll it.
 
         Unrolled, a tile's loads are moved to its beginning, and nothing stays in registers (docs/LOG.md).
@@ -179,7 +179,7 @@ class Code:
         return changed
 
 
-def _not_unrolled(module: Any) -> Value:
+def _not_unrolled(module: Any) -> LLVMValue:
     """The metadata of a loop: its first part is, as LLVM asks for, itself."""
     loop = module.add_metadata([module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])])
     if loop.operands[0] is not loop:
@@ -191,36 +191,36 @@ class Dots(ABC):
     """How a class of CPU adds up products of bytes."""
 
     @abstractmethod
-    def planes(self, form: Form) -> int:
+    def planes(self, form: NumberForm) -> int:
         """How many vectors of bytes a panel keeps for a vector of numbers."""
 
     @abstractmethod
-    def split(self, c: Code, form: Form, numbers: Value) -> list[Value]:
+    def split(self, c: Code, form: NumberForm, numbers: LLVMValue) -> list[LLVMValue]:
         """These vectors."""
 
     @abstractmethod
-    def begin(self, c: Code, form: Form, token: Token, run: int) -> Value:
+    def begin(self, c: Code, form: NumberForm, token: Token, run: int) -> LLVMValue:
         """The sum to begin with: -zero * (sum of the activations), of the block, or of run 0 or 1."""
 
     @abstractmethod
-    def add(self, c: Code, form: Form, total: Value, planes: Sequence[Value], x: Value) -> Value:
+    def add(self, c: Code, form: NumberForm, total: LLVMValue, planes: Sequence[LLVMValue], x: LLVMValue) -> LLVMValue:
         """Add the products of four bytes with four bytes in each lane."""
 
     @abstractmethod
-    def end(self, c: Code, form: Form, runs: Sequence[Value], scales: Sequence[Value]) -> Value:
+    def end(self, c: Code, form: NumberForm, runs: Sequence[LLVMValue], scales: Sequence[LLVMValue]) -> LLVMValue:
         """The block's sum as float32, exact; with runs, each times its scale: two equal int16 a lane."""
 
 
-class Words(Dots):
+class WordDots(Dots):
     """`pmaddubsw`, or plain vectors that compute the same."""
 
-    def planes(self, form: Form) -> int:
+    def planes(self, form: NumberForm) -> int:
         return 2 if form.bits == 8 else 1
 
-    def split(self, c: Code, form: Form, numbers: Value) -> list[Value]:
+    def split(self, c: Code, form: NumberForm, numbers: LLVMValue) -> list[LLVMValue]:
         return [numbers, build_absolute_i8(c.builder, numbers)] if form.bits == 8 else [numbers]
 
-    def begin(self, c: Code, form: Form, token: Token, run: int) -> Value:
+    def begin(self, c: Code, form: NumberForm, token: Token, run: int) -> LLVMValue:
         if form.bits == 8:
             return constant(c.integers, 0)
         if form.zero == 0:
@@ -229,13 +229,13 @@ class Words(Dots):
             return _divided(c, c.repeat(c.at(token.runs, 4 * run), c.words), 32 // form.zero)
         return _times(c, c.repeat(token.centre, c.words), form.zero)
 
-    def add(self, c: Code, form: Form, total: Value, planes: Sequence[Value], x: Value) -> Value:
+    def add(self, c: Code, form: NumberForm, total: LLVMValue, planes: Sequence[LLVMValue], x: LLVMValue) -> LLVMValue:
         if form.bits < 8:
             return c.builder.add(total, build_madd_u8_i8(c.builder, planes[0], x))
         products = build_madd_u8_i8(c.builder, planes[1], build_sign(c.builder, x, planes[0]))
         return c.builder.add(total, build_madd_i16(c.builder, products, constant(c.words, 1)))
 
-    def end(self, c: Code, form: Form, runs: Sequence[Value], scales: Sequence[Value]) -> Value:
+    def end(self, c: Code, form: NumberForm, runs: Sequence[LLVMValue], scales: Sequence[LLVMValue]) -> LLVMValue:
         if form.bits == 8:
             return c.to_floats(runs[0])
         if not form.has_runs:
@@ -245,16 +245,16 @@ class Words(Dots):
         )
 
 
-class Doublewords(Dots):
+class DoublewordDots(Dots):
     """`vpdpbusd`, on 256 or 512 bits. It needs unsigned numbers: signed ones count from -128."""
 
-    def planes(self, form: Form) -> int:
+    def planes(self, form: NumberForm) -> int:
         return 1
 
-    def split(self, c: Code, form: Form, numbers: Value) -> list[Value]:
+    def split(self, c: Code, form: NumberForm, numbers: LLVMValue) -> list[LLVMValue]:
         return [c.builder.xor(numbers, constant(c.bytes, -128)) if form.bits == 8 else numbers]
 
-    def begin(self, c: Code, form: Form, token: Token, run: int) -> Value:
+    def begin(self, c: Code, form: NumberForm, token: Token, run: int) -> LLVMValue:
         zero = 128 if form.bits == 8 else form.zero
         if zero == 0:
             return constant(c.integers, 0)
@@ -264,10 +264,10 @@ class Doublewords(Dots):
         start = c.builder.sdiv(c.builder.mul(c.load(token.start, I32), I32(zero)), I32(128))
         return build_splat(c.builder, start, c.lanes)
 
-    def add(self, c: Code, form: Form, total: Value, planes: Sequence[Value], x: Value) -> Value:
+    def add(self, c: Code, form: NumberForm, total: LLVMValue, planes: Sequence[LLVMValue], x: LLVMValue) -> LLVMValue:
         return build_call(c.builder, f"llvm.x86.avx512.vpdpbusd.{32 * c.lanes}", c.integers, total, planes[0], x)
 
-    def end(self, c: Code, form: Form, runs: Sequence[Value], scales: Sequence[Value]) -> Value:
+    def end(self, c: Code, form: NumberForm, runs: Sequence[LLVMValue], scales: Sequence[LLVMValue]) -> LLVMValue:
         floats = [c.to_floats(run) for run in runs]
         if not form.has_runs:
             return floats[0]
@@ -275,21 +275,21 @@ class Doublewords(Dots):
         return c.fma(floats[1], wide[1], c.builder.fmul(floats[0], wide[0]))  # whole numbers below 2**24: exact
 
 
-def _low_word(c: Code, pairs: Value) -> Value:
+def _low_word(c: Code, pairs: LLVMValue) -> LLVMValue:
     """The lower of two int16 in each lane."""
     return _high_word(c, c.builder.shl(pairs, constant(c.integers, 16)))
 
 
-def _high_word(c: Code, pairs: Value) -> Value:
+def _high_word(c: Code, pairs: LLVMValue) -> LLVMValue:
     return c.builder.ashr(pairs, constant(c.integers, 16))
 
 
-def _divided(c: Code, numbers: Value, by: int) -> Value:
+def _divided(c: Code, numbers: LLVMValue, by: int) -> LLVMValue:
     """Multiples of a power of two, divided by it."""
     return numbers if by == 1 else c.builder.ashr(numbers, constant(numbers.type, by.bit_length() - 1))
 
 
-def _times(c: Code, eighths: Value, zero: int) -> Value:
+def _times(c: Code, eighths: LLVMValue, zero: int) -> LLVMValue:
     """-8 * sums as -zero * sums, for a zero of 8, 12 or 16."""
     if zero == 8:
         return eighths

@@ -14,7 +14,7 @@ from puna.backends.cpu.jit import entry, inline, kernel
 from puna.backends.cpu.layout import BLOCK, FLOAT_PANEL_COLUMNS, GROUP, PANEL_COLUMNS, PANEL_TOKENS
 from puna.backends.cpu.panels import (
     TILE,
-    Panel,
+    WeightPanel,
     multiply_floats_operation,
     multiply_operation,
     packed_operations,
@@ -69,7 +69,7 @@ def _packed_product(unpacking: Unpacking, tile: int) -> Any:
 
 def _panel_product(unpacking: Unpacking) -> Any:
     """The kernel for many tokens."""
-    panel = Panel(unpacking, TILE)
+    panel = WeightPanel(unpacking, TILE)
     unpack, multiply_tile = unpack_operation(panel), multiply_operation(panel)
     groups, tokens_of_tile, panel_block = TILE.groups, TILE.tokens, panel.block_bytes
     row_bytes, chunk = panel.row_bytes, PANEL_COLUMNS // BLOCK

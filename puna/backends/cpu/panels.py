@@ -19,7 +19,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from puna.backends.cpu.host import LEVEL
-from puna.backends.cpu.instructions import F32, I64, Code, Dots, Doublewords, Form, Token, Value, Words
+from puna.backends.cpu.instructions import F32, I64, Code, Dots, DoublewordDots, LLVMValue, NumberForm, Token, WordDots
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import Vector, build_load, build_store, constant
 from puna.backends.cpu.unpacking import Place, Unpacking
@@ -40,10 +40,10 @@ class Tile(NamedTuple):
 
 
 TILES = {
-    "avx512": Tile(Doublewords(), 16, 2, 6, 12),
-    "avxvnni": Tile(Doublewords(), 8, 2, 4, 6),
-    "avx2": Tile(Words(), 8, 2, 4, 6),
-    "portable": Tile(Words(), 8, 2, 4, 6),
+    "avx512": Tile(DoublewordDots(), 16, 2, 6, 12),
+    "avxvnni": Tile(DoublewordDots(), 8, 2, 4, 6),
+    "avx2": Tile(WordDots(), 8, 2, 4, 6),
+    "portable": Tile(WordDots(), 8, 2, 4, 6),
 }
 TILE = TILES[LEVEL]
 ROWS_BYTES = 4 * GROUP  # of a group's quad, scales or minimums
@@ -51,14 +51,14 @@ NUMBER = types.int64
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class WeightPanel:
     """Where things lie in a panel's block."""
 
     unpacking: Unpacking
     tile: Tile
 
     @property
-    def form(self) -> Form:
+    def form(self) -> NumberForm:
         return self.unpacking.form
 
     @property
@@ -93,7 +93,7 @@ class Panel:
 # ---- a block from packed weights ------------------------------------------------------------------------------------
 
 
-def _sums_of_packed(c: Code, dots: Dots, unpacking: Unpacking, at: Place, tokens: list[Token]) -> list[Value]:
+def _sums_of_packed(c: Code, dots: Dots, unpacking: Unpacking, at: Place, tokens: list[Token]) -> list[LLVMValue]:
     """The sums of a block as float32, for each token."""
     form = unpacking.form
     per_run = 4 if form.has_runs else 8
@@ -106,17 +106,17 @@ def _sums_of_packed(c: Code, dots: Dots, unpacking: Unpacking, at: Place, tokens
     return [dots.end(c, form, sums, scales) for sums in runs]
 
 
-def _quad_of(c: Code, token: Token, quad: int) -> Value:
+def _quad_of(c: Code, token: Token, quad: int) -> LLVMValue:
     return c.repeat(c.at(token.numbers, 4 * quad), c.bytes)
 
 
-def _added(c: Code, total: Value, dot: Value, token: Token, scale: Value, minimum: Value | None) -> Value:
+def _added(c: Code, total: LLVMValue, dot: LLVMValue, token: Token, scale: LLVMValue, minimum: LLVMValue | None) -> LLVMValue:
     """A total, and what a block adds to it."""
     total = c.fma(c.builder.fmul(dot, c.repeat(token.step, c.floats)), scale, total)
     return total if minimum is None else c.fma(minimum, c.repeat(token.sum, c.floats), total)
 
 
-def _records(b: Any, x: Value, stride: Value, tokens: int, last: Value) -> list[Value]:
+def _records(b: Any, x: LLVMValue, stride: LLVMValue, tokens: int, last: LLVMValue) -> list[LLVMValue]:
     """The addresses of a tile's records; the last one stands for those that are missing."""
     return [b.add(x, b.mul(stride, b.select(b.icmp_signed("<", I64(t), last), I64(t), last))) for t in range(tokens)]
 
@@ -163,7 +163,7 @@ def packed_operations(unpacking: Unpacking, dots: Dots, tokens: int) -> tuple[An
     return zeros, add_block, finish
 
 
-def write_eight(b: Any, y: Value, total: Value, adds: Value) -> None:
+def write_eight(b: Any, y: LLVMValue, total: LLVMValue, adds: LLVMValue) -> None:
     """Set eight rows of an output, or add to them."""
     added = b.fadd(build_load(b, y, total.type), total)
     build_store(b, y, b.select(b.icmp_signed("!=", adds, I64(0)), added, total))
@@ -172,7 +172,7 @@ def write_eight(b: Any, y: Value, total: Value, adds: Value) -> None:
 # ---- a block from a panel -------------------------------------------------------------------------------------------
 
 
-def unpack_operation(panel: Panel) -> Any:
+def unpack_operation(panel: WeightPanel) -> Any:
     """Unpack a block of a group into its part of the panel's block at `to`."""
     unpacking, dots, form = panel.unpacking, panel.tile.dots, panel.form
 
@@ -197,15 +197,15 @@ def unpack_operation(panel: Panel) -> Any:
     return unpack
 
 
-def multiply_operation(panel: Panel) -> Any:
+def multiply_operation(panel: WeightPanel) -> Any:
     """Add the products of some blocks of a panel to a tile's totals in memory: float32 [token][row]."""
     tile, form = panel.tile, panel.form
     per_run = 4 if form.has_runs else 8
 
-    def run_sums(c: Code, at: Value, tokens: list[Token], run: int) -> list[Value]:
+    def run_sums(c: Code, at: LLVMValue, tokens: list[Token], run: int) -> list[LLVMValue]:
         """The sums of a run of quads, for each vector of each token; they stay in registers."""
 
-        def add_quad(quad: Value, *sums: Value) -> list[Value]:
+        def add_quad(quad: LLVMValue, *sums: LLVMValue) -> list[LLVMValue]:
             rows = c.builder.add(at, c.builder.mul(c.builder.add(quad, I64(per_run * run)), I64(panel.row_bytes)))
             vectors = [
                 [c.load_bytes(c.at(rows, plane * panel.plane_bytes + 4 * tile.lanes * v)) for plane in range(panel.planes)]
@@ -219,9 +219,9 @@ def multiply_operation(panel: Panel) -> Any:
         begun = [tile.dots.begin(c, form, token, run) for token in tokens]
         return c.loop(I64(per_run), add_quad, [total for total in begun for _ in range(tile.vectors)])
 
-    def add_block(c: Code, at: Value, tokens: list[Token], totals: list[Value]) -> list[Value]:
+    def add_block(c: Code, at: LLVMValue, tokens: list[Token], totals: list[LLVMValue]) -> list[LLVMValue]:
         runs = [run_sums(c, at, tokens, run) for run in range(8 // per_run)]
-        added = list[Value]()
+        added = list[LLVMValue]()
         for t, token in enumerate(tokens):
             for v in range(tile.vectors):
                 i, offset = t * tile.vectors + v, 4 * tile.lanes * v
@@ -240,7 +240,7 @@ def multiply_operation(panel: Panel) -> Any:
         records = _records(b, x, stride, tile.tokens, last)
         places = [c.at(totals, 4 * tile.lanes * i) for i in range(tile.tokens * tile.vectors)]
 
-        def body(i: Value, *old: Value) -> list[Value]:
+        def body(i: LLVMValue, *old: LLVMValue) -> list[LLVMValue]:
             tokens = [Token.at(b, record, columns, blocks, b.add(first, i)) for record in records]
             return add_block(c, b.add(at, b.mul(i, I64(panel.block_bytes))), tokens, list(old))
 
@@ -267,7 +267,7 @@ def multiply_floats_operation(tile: Tile) -> Any:
         rows = _records(b, x, stride, tile.float_tokens, last)
         places = [c.at(totals, 4 * tile.lanes * i) for i in range(tile.float_tokens * tile.vectors)]
 
-        def add_column(column: Value, *old: Value) -> list[Value]:
+        def add_column(column: LLVMValue, *old: LLVMValue) -> list[LLVMValue]:
             weights = c.builder.add(at, c.builder.mul(column, I64(4 * tile.vectors * tile.lanes)))
             vectors = [c.load_floats(c.at(weights, 4 * tile.lanes * v)) for v in range(tile.vectors)]
             pairs = [(x, v) for x in (c.repeat(b.add(row, b.shl(column, I64(2))), c.floats) for row in rows) for v in vectors]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from puna.backends.cpu.instructions import I8, I64, Code, Form, Value
+from puna.backends.cpu.instructions import I8, I64, Code, LLVMValue, NumberForm
 from puna.backends.cpu.layout import (
     D_AT,
     DMIN_AT,
@@ -23,33 +23,33 @@ from puna.backends.cpu.simd import constant
 class Place(NamedTuple):
     """Where a block of a group is: addresses of its numbers and its scales; in a superblock, the block's number there."""
 
-    numbers: Value
-    scales: Value
-    index: Value
+    numbers: LLVMValue
+    scales: LLVMValue
+    index: LLVMValue
 
 
-Numbers = Iterator[tuple[int, Value]]  # quads of a block in any order; with runs, those of run 0 first
+Numbers = Iterator[tuple[int, LLVMValue]]  # quads of a block in any order; with runs, those of run 0 first
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacking:
     """How a type is unpacked."""
 
-    form: Form
+    form: NumberForm
     superblock: bool
     block_bytes: int  # of a group's numbers
     scale_bytes: int  # that belong to a block, or to a superblock
     numbers: Callable[[Code, Place], Numbers]
-    scale: Callable[[Code, Place], Value]
-    minimum: Callable[[Code, Place], Value] | None = None
-    runs: Callable[[Code, Place], tuple[Value, Value]] | None = None
+    scale: Callable[[Code, Place], LLVMValue]
+    minimum: Callable[[Code, Place], LLVMValue] | None = None
+    runs: Callable[[Code, Place], tuple[LLVMValue, LLVMValue]] | None = None
 
     @property
     def bytes(self) -> int:
         """Of a group's block, with its share of the scales."""
         return self.block_bytes + self.scale_bytes // (8 if self.superblock else 1)
 
-    def place(self, b: Any, group: Value, blocks: Value, block: Value) -> Place:
+    def place(self, b: Any, group: LLVMValue, blocks: LLVMValue, block: LLVMValue) -> Place:
         """`group`: the address of a group of `blocks` blocks."""
         if not self.superblock:
             numbers = b.add(group, b.mul(block, I64(self.block_bytes)))
@@ -98,40 +98,40 @@ def _six_bits(c: Code, at: Place) -> Numbers:
 # ---- scales ---------------------------------------------------------------------------------------------------------
 
 
-def _half(offset: int) -> Callable[[Code, Place], Value]:
+def _half(offset: int) -> Callable[[Code, Place], LLVMValue]:
     """Half-precision numbers at this offset among the scales."""
     return lambda c, at: c.load_halves(c.at(at.scales, offset))
 
 
-def _of_block(c: Code, at: Place, size: int, offset: int = 0) -> Value:
+def _of_block(c: Code, at: Place, size: int, offset: int = 0) -> LLVMValue:
     """The address of a block's part of a superblock's scales, `size` bytes a block."""
     return c.builder.add(at.scales, c.builder.add(c.builder.mul(at.index, I64(size)), I64(offset)))
 
 
-def _affine_scale(c: Code, at: Place) -> Value:
+def _affine_scale(c: Code, at: Place) -> LLVMValue:
     """d * scale, exact"""
     scale = c.builder.sitofp(c.load_unsigned(_of_block(c, at, 16)), c.floats)
     return c.builder.fmul(c.load_halves(c.at(at.scales, D_AT)), scale)
 
 
-def _affine_minimum(c: Code, at: Place) -> Value:
+def _affine_minimum(c: Code, at: Place) -> LLVMValue:
     """-dmin * minimum, exact"""
     minimum = c.builder.sitofp(c.load_unsigned(_of_block(c, at, 16, GROUP)), c.floats)
     return c.builder.fmul(c.builder.fneg(c.load_halves(c.at(at.scales, DMIN_AT))), minimum)
 
 
-def _above_centre(minimum: Callable[[Code, Place], Value], scale: Callable[[Code, Place], Value], zero: int) -> Any:
+def _above_centre(minimum: Callable[[Code, Place], LLVMValue], scale: Callable[[Code, Place], LLVMValue], zero: int) -> Any:
     """The minimum where numbers count from the zero: minimum + zero * scale."""
     return lambda c, at: c.fma(scale(c, at), constant(c.floats, float(zero)), minimum(c, at))
 
 
-def _run_scales(c: Code, at: Place) -> tuple[Value, Value]:
+def _run_scales(c: Code, at: Place) -> tuple[LLVMValue, LLVMValue]:
     """int8 scales of a block's two runs, each as two int16 a lane."""
     first = _of_block(c, at, 2 * GROUP)
     return _pairs(c, first), _pairs(c, c.at(first, GROUP))
 
 
-def _pairs(c: Code, address: Value) -> Value:
+def _pairs(c: Code, address: LLVMValue) -> LLVMValue:
     once = c.load(address, ir.VectorType(I8, c.lanes))
     twice = c.builder.shuffle_vector(once, once, c.indices([i // 2 for i in range(2 * c.lanes)]))
     return c.builder.sext(twice, c.words)
@@ -140,12 +140,12 @@ def _pairs(c: Code, address: Value) -> Value:
 # ---- types ----------------------------------------------------------------------------------------------------------
 
 UNPACKINGS: dict[str, Unpacking] = {
-    "q8_0": Unpacking(Form(8), False, 256, 16, _bytes, _half(0)),
-    "q4_0": Unpacking(Form(4, 8), False, 128, 16, _nibbles, _half(0)),
-    "q4_1": Unpacking(Form(4, 0, has_minimum=True), False, 128, 32, _nibbles, _half(0), _half(16)),
-    "q4_k": Unpacking(Form(4, 0, has_minimum=True), True, 128, 160, _nibbles, _affine_scale, _affine_minimum),
+    "q8_0": Unpacking(NumberForm(8), False, 256, 16, _bytes, _half(0)),
+    "q4_0": Unpacking(NumberForm(4, 8), False, 128, 16, _nibbles, _half(0)),
+    "q4_1": Unpacking(NumberForm(4, 0, has_minimum=True), False, 128, 32, _nibbles, _half(0), _half(16)),
+    "q4_k": Unpacking(NumberForm(4, 0, has_minimum=True), True, 128, 160, _nibbles, _affine_scale, _affine_minimum),
     "q5_k": Unpacking(
-        Form(5, 16, has_minimum=True),
+        NumberForm(5, 16, has_minimum=True),
         True,
         160,
         160,
@@ -153,5 +153,5 @@ UNPACKINGS: dict[str, Unpacking] = {
         _affine_scale,
         _above_centre(_affine_minimum, _affine_scale, 16),
     ),
-    "q6_k": Unpacking(Form(6, 32, has_runs=True), True, 192, 144, _six_bits, _half(D_AT), runs=_run_scales),
+    "q6_k": Unpacking(NumberForm(6, 32, has_runs=True), True, 192, 144, _six_bits, _half(D_AT), runs=_run_scales),
 }
