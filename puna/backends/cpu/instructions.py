@@ -3,10 +3,10 @@
 A lane is a row of weights; it holds four neighbouring bytes of the row (a quad), or one 32-bit sum. A product of a block of
 weights adds unsigned bytes times the activations' int8. `Dots` says how; its two kinds give the same integers:
 
-- `WordDots`: x86's `pmaddubsw` adds two products into 16 bits, and a block's products are added up there, modulo 2**16. So numbers
-  of a block are at most five bits wide, or six bits in runs of 16 columns. Where the sum of unsigned numbers would not fit, it
-  begins with -zero * (sum of the activations), so that what counts is the sum of number - zero, which fits. Numbers of eight bits
-  are signed: |w| * (sign(w) x) is added in 32 bits. Plain vector code does the same on CPUs that are not x86.
+- `WordDots`: x86's `pmaddubsw` adds two products into 16 bits, and a block's products are added up there, modulo 2**16. So
+  numbers of a block are at most five bits wide, or six bits in runs of 16 columns. Where the sum of unsigned numbers would not
+  fit, it begins with -zero * (sum of the activations), so that what counts is the sum of number - zero, which fits. Numbers of
+  eight bits are signed: |w| * (sign(w) x) is added in 32 bits. Plain vector code does the same on CPUs that are not x86.
 - `DoublewordDots`: `vpdpbusd` (VNNI) adds four products of whole bytes into 32 bits.
 """
 
