@@ -36,6 +36,7 @@ class VectorModel(models.PrimitiveModel):
 
 
 I8x32, I16x16, I32x8, F32x8 = Vector("i8", _I8, 32), Vector("i16", _I16, 16), Vector("i32", _I32, 8), Vector("f32", _F32, 8)
+I16x8 = Vector("i16", _I16, 8)
 I8x64, I32x16, F32x16 = Vector("i8", _I8, 64), Vector("i32", _I32, 16), Vector("f32", _F32, 16)
 _V8F, _V8I, _V8B = F32x8.llvm, I32x8.llvm, ir.VectorType(_I8, 8)
 
@@ -307,6 +308,11 @@ def _high_nibbles(builder: Any, x: Any) -> Any:
     return builder.and_(builder.bitcast(shifted, I8x32.llvm), constant(I8x32.llvm, 15))
 
 
+def _any_negative(builder: Any, x: Any) -> Any:
+    signs = builder.bitcast(builder.icmp_signed("<", x, constant(I16x8.llvm, 0)), ir.IntType(8))
+    return builder.zext(builder.icmp_unsigned("!=", signs, _I8(0)), _I64)
+
+
 low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, constant(I8x32.llvm, 15)))
 high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
 shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # in 16 bits: mask bits shifted in
@@ -322,6 +328,8 @@ add_i32 = _operation(I32x8, (I32x8, I32x8), lambda b, x, y: b.add(x, y))
 to_f32 = _operation(F32x8, (I32x8,), lambda b, x: b.sitofp(x, _V8F))
 round_i32 = _operation(I32x8, (F32x8,), lambda b, x: b.fptosi(build_call(b, "llvm.rint.v8f32", _V8F, x), _V8I))  # ties to even
 sum_lanes_i32 = _operation(types.int32, (I32x8,), lambda b, x: _fold(b, x, b.add))
+zeros_i16x8 = _operation(I16x8, (), lambda b: constant(I16x8.llvm, 0))
+any_negative = _operation(types.int64, (I16x8,), _any_negative)  # whether any lane is: 1 or 0
 
 
 # ---- between threads ------------------------------------------------------------------------------------------------
