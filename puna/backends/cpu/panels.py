@@ -19,7 +19,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from puna.backends.cpu.host import LEVEL
-from puna.backends.cpu.instructions import F32, I64, Code, Dots, DoublewordDots, LLVMValue, NumberForm, Token, WordDots
+from puna.backends.cpu.instructions import (
+    F32,
+    I64,
+    Code,
+    Dots,
+    DoublewordDots,
+    LLVMValue,
+    NumberForm,
+    SignedDots,
+    Token,
+    WordDots,
+)
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import Vector, build_load, build_store, constant
 from puna.backends.cpu.unpacking import Place, Unpacking
@@ -42,6 +53,7 @@ class Tile(NamedTuple):
 TILES = {
     "avx512": Tile(DoublewordDots(), 16, 2, 6, 12),
     "avxvnni": Tile(DoublewordDots(), 8, 2, 4, 6),
+    "dotprod": Tile(SignedDots(), 8, 2, 4, 6),  # vectors of 256 bits are two of its 32 registers
     "avx2": Tile(WordDots(), 8, 2, 4, 6),
     "portable": Tile(WordDots(), 8, 2, 4, 6),
 }
