@@ -80,11 +80,11 @@ def _project_qkv(memory, sizes, layer, number, tokens, thread):
     q, k, v = memory.qkv, memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
     x, stride = memory.normed, sizes.row_stride
     first, last = share((q_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, base + Q, x, stride, tokens, q, sizes.qkv_stride, first, last, SET)
+    product(memory, sizes, base + Q, x, stride, tokens, q, sizes.qkv_stride, first, last, SET, thread)
     q_begin, q_end = _rows(first, last, q_size)
     first, last = share((kv_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET)
-    product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET)
+    product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET, thread)
+    product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET, thread)
     k_begin, k_end = _rows(first, last, kv_size)
     if layer.q_parts > 0:
         barrier(memory.control, sizes.threads)
@@ -143,8 +143,8 @@ def _feed_forward(memory, sizes, layer, base, tokens, thread):
     """gate = glu(W_gate normed, W_up normed)"""
     first, last = share((layer.ffn_size + 7) // 8, thread, sizes.threads)
     stride = layer.ffn_stride
-    product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, SET)
-    product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, SET)
+    product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, SET, thread)
+    product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, SET, thread)
     for t in range(tokens):
         at = t * stride + 32 * first
         call(layer.glu, memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
@@ -156,7 +156,7 @@ def _output(memory, sizes, index, x, x_stride, post_norm, tokens, thread):
     quantize(memory, sizes, index, x, x_stride, tokens, sizes.record_stride, thread)
     y, mode = output(memory, post_norm)
     first, last = share((sizes.hidden_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, index, x, x_stride, tokens, y, sizes.row_stride, first, last, mode)
+    product(memory, sizes, index, x, x_stride, tokens, y, sizes.row_stride, first, last, mode, thread)
 
 
 @kernel
@@ -221,7 +221,9 @@ def _logits(memory, sizes, thread):
     _norm(memory, sizes, memory.final_norm, index, index + 1, count, thread)
     barrier(memory.control, sizes.threads)
     first, last = share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET)
+    product(
+        memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET, thread
+    )
     if sizes.logit_softcap != 0:
         for i in range(count):
             call(memory.softcap, memory.logits + i * sizes.logits_stride + 32 * first, 8 * (last - first), sizes.logit_softcap)
