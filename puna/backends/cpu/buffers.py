@@ -12,6 +12,7 @@ from puna.backends.cpu.layout import (
     EVEN,
     GROUP,
     MAX_PARTIALS,
+    PANEL_BYTES,
     PARTIAL_ROWS,
     StepSizes,
     TileBuffers,
@@ -55,6 +56,7 @@ def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> StepSizes:
         logits_stride=4 * padded(config.vocab_size, GROUP),
         cos_sin_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),
+        scratch_stride=padded(max(PANEL_BYTES, sum(tile_bytes(config.head_dim, span_of(plan.page_size)))), 128),
         span=span_of(plan.page_size),
         sum_bytes=sum_bytes(config.head_dim),
         num_partials=min(MAX_PARTIALS, PARTIAL_ROWS * EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
@@ -100,18 +102,17 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: 
         "up": ffn * tokens,
         "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
         "kv": sizes.page_bytes * plan.num_pages,
-        "scratch": sum(tile_bytes(config.head_dim, sizes.span)) * sizes.threads,
+        "scratch": sizes.scratch_stride * sizes.threads,
         "partials": sizes.sum_bytes * sizes.num_partials,
     }
 
 
 def tile_buffers(scratch: int, sizes: StepSizes) -> Iterator[TileBuffers]:
-    """Of each thread, one after the other in `scratch`."""
-    sizes_of_buffers = tile_bytes(sizes.head_dim, sizes.span)
-    for _ in range(sizes.threads):
-        ends = list(accumulate(sizes_of_buffers, initial=scratch))
-        yield TileBuffers(*ends[:-1])
-        scratch = ends[-1]
+    """Of each thread, in its part of `scratch`."""
+    for thread in range(sizes.threads):
+        start = scratch + thread * sizes.scratch_stride
+        *starts, _ = accumulate(tile_bytes(sizes.head_dim, sizes.span), initial=start)
+        yield TileBuffers(*starts)
 
 
 def routing_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes) -> dict[str, int]:

@@ -43,15 +43,13 @@ from puna.resources import usable_cores
 ENTRIES: dict[str, tuple[str, int]] = {
     "run": ("step", 4),
     **{f"attend_{kv_type}": ("tiles", 4) for kv_type in KV_TYPES},
-    **{f"multiply_{kind.name}": ("kernels", 10) for kind in reversed(KINDS.values())},
+    **{f"multiply_{kind.name}": ("multiply", 11) for kind in reversed(KINDS.values())},
     "experts": ("experts", 4),
-    "interleave_k_quants": ("interleave", 7),
-    "interleave_quants": ("interleave", 9),
-    "interleave_floats": ("interleave", 7),
+    **{f"interleave_{kind.name}": ("interleave", 5) for kind in KINDS.values()},
     "glu_silu": ("activations", 4),
     "glu_gelu": ("activations", 4),
     "softcap": ("activations", 3),
-    **{f"dequantize_row_{kind.name}": ("kernels", 5) for kind in KINDS.values()},
+    **{f"dequantize_row_{kind.name}": ("dequantize", 5) for kind in KINDS.values()},
     **{f"write_kv_{kv_type}": ("attention", 8) for kv_type in KV_TYPES},
     "read_memory": ("roofline_kernels", 2),
     "multiply_bytes": ("roofline_kernels", 2),
@@ -105,7 +103,7 @@ def entries_for(
     """The entries that a model with matrices of these types needs. `parts`: those that only some models have."""
     names = {"run", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
     for kind in kinds:
-        names |= {f"multiply_{kind.name}", kind.interleave}
+        names |= {f"multiply_{kind.name}", f"interleave_{kind.name}"}
     return [name for name in ENTRIES if name in names]
 
 

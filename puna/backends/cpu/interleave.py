@@ -1,141 +1,271 @@
 """Interleave the rows of a file's blocks into groups of eight: the compiled copying part of `packing.py`.
 
-Each entry returns whether a scale that it copied is infinite or NaN: adding 1 to an exponent of ones carries into bit 15.
+A vector's eight lanes are eight rows, here as in the products. Each type has a function that writes the LLVM instructions for one
+block of eight rows: it reads sixteen bytes of each row as four vectors, one for each quad (`quads`), moves bits inside the lanes,
+and stores the vectors in the order that `layout.py` shows. A new type is such a function and a row at the end. A function reads
+what it needs more than once before it stores: LLVM cannot know that the group does not overlap the file.
+
+An entry returns whether a scale that it copied is infinite or NaN: adding 1 to an exponent of ones carries into bit 15.
 """
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
-from puna.backends.cpu.jit import entry, inline
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from puna.backends.cpu.jit import entry
 from puna.backends.cpu.layout import (
+    BLOCK,
     D_AT,
     DMIN_AT,
     EXPONENT,
     EXPONENT_ONE,
     GROUP,
-    Q4_K,
+    KINDS,
     Q4_K_NUMBERS,
-    Q5_K,
     Q5_K_NUMBERS,
     Q6_K_NUMBERS,
+    PackedType,
 )
-from puna.backends.cpu.simd import load_i32, load_u8, load_u16, store_i32, store_u8, store_u16
+from puna.backends.cpu.simd import I16x8, any_negative, build_load, build_store, constant, load_u8, store_u8, zeros_i16x8
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_QUADS, _HALVES = ir.VectorType(_I32, GROUP), I16x8.llvm  # a quad, or a half-precision number, of each row
+
+LlvmValue = Any
+BlockWriter = Callable[["EightRows"], None]
 
 
-@entry
-def interleave_quants(source, row_bytes, block_bytes, quants, quads, blocks, rows, target, target_stride):
-    """Rows of blocks at address `source` to groups at `target`; in the last group only existing rows are written."""
-    carried = 0
-    for row in range(rows):
-        group = target + row // GROUP * target_stride
-        lane = row % GROUP
-        scales = group + blocks * quads * 32
-        num_scales = quants // 2
-        for block in range(blocks):
-            at = source + row * row_bytes + block * block_bytes
-            for i in range(num_scales):
-                scale = load_u16(at + 2 * i)
-                carried |= (scale & EXPONENT) + EXPONENT_ONE
-                store_u16(scales + ((block * num_scales + i) * GROUP + lane) * 2, scale)
-            for quad in range(quads):
-                store_i32(group + ((block * quads + quad) * GROUP + lane) * 4, load_i32(at + quants + 4 * quad))
-    return carried >> 15
+@dataclass(slots=True)
+class EightRows:
+    """A block of eight rows: LLVM addresses of the first row's in the file, and of its numbers and scales in the group."""
+
+    builder: Any
+    source: LlvmValue
+    row_bytes: LlvmValue
+    numbers: LlvmValue
+    scales: LlvmValue
+    halves: list[LlvmValue] = field(default_factory=list)  # all half-precision scales
+
+    def _rows(self, offset: int, kind: ir.Type) -> list[LlvmValue]:
+        """A value of each row."""
+        b = self.builder
+        at = b.add(self.source, _I64(offset))
+        return [build_load(b, b.add(at, b.mul(self.row_bytes, _I64(row))), kind) for row in range(GROUP)]
+
+    def quads(self, offset: int) -> list[LlvmValue]:
+        """Sixteen bytes of each row as four vectors: lane r of vector j is quad j of row r. Shuffles stay in halves."""
+        rows = self._rows(offset, ir.VectorType(_I32, 4))
+        far = [self._shuffled(rows[row], rows[row + 4], range(8)) for row in range(4)]  # rows r and r + 4
+        low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
+        joined = [[self._shuffled(far[i], far[i + 1], order) for i in (0, 2)] for order in (low, high)]
+        even, odd = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+        return [self._shuffled(first, second, order) for first, second in joined for order in (even, odd)]
+
+    def half(self, offset: int) -> LlvmValue:
+        """A half-precision scale of each row. The entry looks at whether it is finite."""
+        vector = ir.Constant(_HALVES, ir.Undefined)
+        for row, value in enumerate(self._rows(offset, _I16)):
+            vector = self.builder.insert_element(vector, value, _I32(row))
+        self.halves.append(vector)
+        return vector
+
+    def split(self, quad: LlvmValue) -> tuple[LlvmValue, LlvmValue]:
+        """The two 16-bit numbers of a quad."""
+        return self.builder.trunc(quad, _HALVES), self.builder.trunc(self.right(quad, 16), _HALVES)
+
+    def put(self, offset: int, value: LlvmValue) -> None:
+        """Store among the numbers of the group."""
+        build_store(self.builder, self.builder.add(self.numbers, _I64(offset)), value)
+
+    def put_scale(self, offset: int, value: LlvmValue) -> None:
+        """Store among the scales of the group."""
+        build_store(self.builder, self.builder.add(self.scales, _I64(offset)), value)
+
+    def right(self, quad: LlvmValue, bits: int, mask: int = 0) -> LlvmValue:
+        """A quad shifted to the right; of each of its bytes only the bits of `mask`. 0: all."""
+        shifted = self.builder.lshr(quad, constant(_QUADS, bits)) if bits else quad
+        return self.builder.and_(shifted, constant(_QUADS, 0x01010101 * mask)) if mask else shifted
+
+    def left(self, quad: LlvmValue, bits: int) -> LlvmValue:
+        return self.builder.shl(quad, constant(_QUADS, bits)) if bits else quad
+
+    def either(self, quads: Sequence[LlvmValue]) -> LlvmValue:
+        """Bitwise or."""
+        found = quads[0]
+        for quad in quads[1:]:
+            found = self.builder.or_(found, quad)
+        return found
+
+    def nibbles(self, low: LlvmValue, high: LlvmValue, shift: int) -> LlvmValue:
+        """Join nibbles of two quads: those at bit `shift` of their bytes."""
+        return self.builder.or_(self.right(low, shift, 15), self.left(self.right(high, shift, 15), 4))
+
+    def bits(self, quads: Sequence[LlvmValue], shift: int, width: int) -> LlvmValue:
+        """Join `width` bits of the bytes of each quad, those at bit `shift`: quad j's come to bit `width * j`."""
+        mask = (1 << width) - 1
+        return self.either([self.left(self.right(quad, shift, mask), width * j) for j, quad in enumerate(quads)])
+
+    def by_byte(self, *quads: LlvmValue) -> LlvmValue:
+        """Byte 0 of the first quad of all rows, then byte 0 of the second quad; then byte 1 of both, and so on."""
+        kind = ir.VectorType(_I8, 4 * GROUP)
+        found = [self.builder.bitcast(quad, kind) for quad in quads]
+        order = [32 * i + 4 * row + byte for byte in range(4) for i in range(len(quads)) for row in range(GROUP)]
+        return self._shuffled(found[0], found[-1], order)
+
+    def _shuffled(self, first: LlvmValue, second: LlvmValue, order: Sequence[int]) -> LlvmValue:
+        lanes = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
+        return self.builder.shuffle_vector(first, second, lanes)
 
 
-@entry
-def interleave_k_quants(kind, source, row_bytes, superblocks, rows, target, target_stride):
-    """Rows of superblocks of Q4_K, Q5_K or Q6_K (`formats/blocks.py`) at address `source` to groups at `target`."""
-    carried = 0
-    for row in range(rows):
-        lane = row % GROUP
-        for superblock in range(superblocks):
-            at = source + row * row_bytes + superblock * (row_bytes // superblocks)
-            to = target + row // GROUP * target_stride + superblock * (target_stride // superblocks)
-            if kind == Q4_K:
-                more = _interleave_q4_k(at, to, lane)
-            elif kind == Q5_K:
-                more = _interleave_q5_k(at, to, lane)
-            else:
-                more = _interleave_q6_k(at, to, lane)
-            carried |= more
-    return carried >> 15
+# ---- a block of each type -------------------------------------------------------------------------------------------
 
 
-@inline
-def _interleave_q4_k(at, to, lane):
-    for block in range(8):
-        numbers, shift = at + 16 + block // 2 * 32, block % 2 * 4
-        for quad in range(4):
-            store_i32(to + ((block * 4 + quad) * 8 + lane) * 4, _two_quads(numbers + 4 * quad, numbers + 4 * quad + 16, shift))
-    return _interleave_scales(at, to + Q4_K_NUMBERS, lane)
+def _as_in_file(rows: EightRows, scales: int, runs: int) -> None:
+    """Half-precision scales, then runs of sixteen bytes of numbers."""
+    for i in range(scales):
+        rows.put_scale(16 * i, rows.half(2 * i))
+    for run in range(runs):
+        for quad, vector in enumerate(rows.quads(2 * scales + 16 * run)):
+            rows.put(32 * (4 * run + quad), vector)
 
 
-@inline
-def _interleave_q5_k(at, to, lane):
-    for block in range(8):
-        numbers, shift, out = at + 48 + block // 2 * 32, block % 2 * 4, to + 160 * block + 4 * lane
-        for pair in range(4):
-            store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
-        store_i32(out + 128, _bits(at + 16, block, 0x01010101, 1, 8))
-    return _interleave_scales(at, to + Q5_K_NUMBERS, lane)
+def _q4_k(rows: EightRows) -> None:
+    for pair in range(4):
+        first, second = rows.quads(16 + 32 * pair), rows.quads(32 + 32 * pair)
+        for half in range(2):
+            for quad in range(4):
+                nibbles = rows.nibbles(first[quad], second[quad], 4 * half)
+                rows.put(32 * ((2 * pair + half) * 4 + quad), nibbles)
+    _put_six_bit_scales(rows)
 
 
-@inline
-def _interleave_q6_k(at, to, lane):
-    for run in range(16):
-        column, out = run % 8 * 16, to + 96 * run + 4 * lane
-        numbers, shift = at + run // 8 * 64 + column % 64, column // 64 * 4
-        for pair in range(2):
-            store_i32(out + 32 * pair, _two_quads(numbers + 8 * pair, numbers + 8 * pair + 4, shift))
-        store_i32(out + 64, _bits(at + 128 + run // 8 * 32 + column % 32, column // 32 * 2, 0x03030303, 2, 4))
-        store_u8(to + Q6_K_NUMBERS + 8 * run + lane, load_u8(at + 192 + run))
-    scale = load_u16(at + 208)
-    store_u16(to + Q6_K_NUMBERS + D_AT + 2 * lane, scale)
-    return (scale & EXPONENT) + EXPONENT_ONE
+def _q5_k(rows: EightRows) -> None:
+    fifths = rows.quads(16) + rows.quads(32)
+    for pair in range(4):
+        quads = rows.quads(48 + 32 * pair) + rows.quads(64 + 32 * pair)
+        for half in range(2):
+            number, out = 2 * pair + half, 160 * (2 * pair + half)
+            for j in range(4):
+                rows.put(out + 32 * j, rows.nibbles(quads[2 * j], quads[2 * j + 1], 4 * half))
+            rows.put(out + 128, rows.bits(fifths, number, 1))
+    _put_six_bit_scales(rows)
 
 
-@inline
-def _two_quads(low, high, shift):
-    """Join nibbles of two quads: those at bit `shift` of the bytes at both addresses."""
-    return (load_i32(low) >> shift & 0x0F0F0F0F) | (load_i32(high) >> shift & 0x0F0F0F0F) << 4
+def _q6_k(rows: EightRows) -> None:
+    for half in range(2):
+        numbers = [rows.quads(64 * half + 16 * i) for i in range(4)]
+        tops = [rows.quads(128 + 32 * half + 16 * i) for i in range(2)]
+        for run in range(8):
+            quads, out = numbers[run % 4], 96 * (8 * half + run)
+            for j in range(2):
+                rows.put(out + 32 * j, rows.nibbles(quads[2 * j], quads[2 * j + 1], run // 4 * 4))
+            rows.put(out + 64, rows.bits(tops[run % 2], run // 2 * 2, 2))
+    for four, scales in enumerate(rows.quads(192)):
+        rows.put_scale(32 * four, rows.by_byte(scales))
+    rows.put_scale(D_AT, rows.half(208))
 
 
-@inline
-def _bits(at, shift, mask, width, quads):
-    """Join the upper bits of neighbouring quads: `width` bits each, at bit `shift`."""
-    found = 0
-    for quad in range(quads):
-        found |= (load_i32(at + 4 * quad) >> shift & mask) << quad * width
-    return found
-
-
-@inline
-def _interleave_scales(at, to, lane):
+def _put_six_bit_scales(rows: EightRows) -> None:
     """Unpack Q4_K's and Q5_K's six-bit scales to bytes. The last four keep their top two bits above those of the first four."""
-    scale_of_scales, scale_of_minima = load_u16(at), load_u16(at + 2)
-    store_u16(to + D_AT + 2 * lane, scale_of_scales)
-    store_u16(to + DMIN_AT + 2 * lane, scale_of_minima)
-    for block in range(4):
-        scale, minimum, both = load_u8(at + 4 + block), load_u8(at + 8 + block), load_u8(at + 12 + block)
-        out = to + 16 * block + lane
-        store_u8(out, scale & 63)
-        store_u8(out + 8, minimum & 63)
-        store_u8(out + 64, (both & 15) | (scale >> 2 & 48))
-        store_u8(out + 72, (both >> 4) | (minimum >> 2 & 48))
-    return (scale_of_scales & EXPONENT) + EXPONENT_ONE | (scale_of_minima & EXPONENT) + EXPONENT_ONE
+    both, scales, minima, rest = rows.quads(0)
+    for at, half in zip((D_AT, DMIN_AT), rows.split(both), strict=True):
+        rows.put_scale(at, half)
+        rows.halves.append(half)
+    rows.put_scale(0, rows.by_byte(rows.right(scales, 0, 63), rows.right(minima, 0, 63)))
+    last_scales = rows.either([rows.right(rest, 0, 15), rows.right(scales, 2, 48)])
+    last_minima = rows.either([rows.right(rest, 4, 15), rows.right(minima, 2, 48)])
+    rows.put_scale(64, rows.by_byte(last_scales, last_minima))
 
 
-@entry
-def interleave_floats(source, row_bytes, size, columns, rows, target, target_stride):
-    """Rows of floats of `size` bytes at address `source` to groups at `target`."""
-    for row in range(rows):
-        group = target + row // GROUP * target_stride
-        lane = row % GROUP
-        for column in range(columns):
-            at = source + row * row_bytes + column * size
-            to = group + (column * GROUP + lane) * size
-            if size == 4:
-                store_i32(to, load_i32(at))
-            else:
-                store_u16(to, load_u16(at))
-    return 0
+def _floats(rows: EightRows, size: int) -> None:
+    """Sixteen bytes of each row: floats of `size` bytes."""
+    for quad, vector in enumerate(rows.quads(0)):
+        if size == 4:
+            rows.put(32 * quad, vector)
+        else:
+            for i, half in enumerate(rows.split(vector)):
+                rows.put(32 * quad + 16 * i, half)
+
+
+# ---- entries --------------------------------------------------------------------------------------------------------
+
+
+def _block_operation(write: BlockWriter) -> Any:
+    """The operation of a block, for Numba. It takes addresses and the exponents seen so far, and returns these with its own."""
+    number = types.int64
+
+    def built(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        *addresses, seen = values
+        rows = EightRows(builder, *addresses)
+        write(rows)
+        for scale in rows.halves:
+            exponent = builder.and_(scale, constant(_HALVES, EXPONENT))
+            seen = builder.or_(seen, builder.add(exponent, constant(_HALVES, EXPONENT_ONE)))
+        return seen
+
+    @intrinsic
+    def interleave_block(typing: Any, source: Any, row_bytes: Any, numbers: Any, scales: Any, seen: Any) -> Any:
+        return I16x8(number, number, number, number, I16x8), built
+
+    return interleave_block
+
+
+def _interleaver(kind: PackedType, numbers_bytes: int, write: BlockWriter) -> Any:
+    """An entry for groups of eight rows of `blocks` blocks at address `source`. `numbers_bytes`: of a block's numbers."""
+    source_block, packed_block = kind.source_block, GROUP * kind.packed_block
+    has_scales_apart = kind.block == BLOCK  # after the numbers of all blocks; a superblock's follow its own numbers
+    numbers_step = numbers_bytes if has_scales_apart else packed_block
+    scales_step = packed_block - numbers_bytes if has_scales_apart else packed_block
+    interleave_block = _block_operation(write)
+
+    @entry
+    def interleave(source, row_bytes, blocks, groups, target):
+        seen = zeros_i16x8()
+        for group in range(groups):
+            at = source + group * GROUP * row_bytes
+            numbers = target + group * blocks * packed_block
+            scales = numbers + numbers_bytes * (blocks if has_scales_apart else 1)
+            for i in range(blocks):
+                seen = interleave_block(
+                    at + i * source_block, row_bytes, numbers + i * numbers_step, scales + i * scales_step, seen
+                )
+        return any_negative(seen)
+
+    return interleave
+
+
+def _float_interleaver(kind: PackedType) -> Any:
+    """The same for floats; a block is one float."""
+    size, per_run = kind.source_block, 16 // kind.source_block
+    interleave_run = _block_operation(partial(_floats, size=size))
+
+    @entry
+    def interleave(source, row_bytes, columns, groups, target):
+        for group in range(groups):
+            at, to = source + group * GROUP * row_bytes, target + group * GROUP * size * columns
+            for run in range(columns // per_run):
+                interleave_run(at + 16 * run, row_bytes, to + 16 * GROUP * run, to, zeros_i16x8())
+            for column in range(columns // per_run * per_run, columns):
+                for row in range(GROUP):
+                    for byte in range(size):
+                        store_u8(to + (column * GROUP + row) * size + byte, load_u8(at + row * row_bytes + column * size + byte))
+        return 0
+
+    return interleave
+
+
+interleave_f32, interleave_f16, interleave_bf16 = (_float_interleaver(KINDS[name]) for name in ("F32", "F16", "BF16"))
+interleave_q8_0 = _interleaver(KINDS["Q8_0"], 256, partial(_as_in_file, scales=1, runs=2))
+interleave_q4_0 = _interleaver(KINDS["Q4_0"], 128, partial(_as_in_file, scales=1, runs=1))
+interleave_q4_1 = _interleaver(KINDS["Q4_1"], 128, partial(_as_in_file, scales=2, runs=1))
+interleave_q4_k = _interleaver(KINDS["Q4_K"], Q4_K_NUMBERS, _q4_k)
+interleave_q5_k = _interleaver(KINDS["Q5_K"], Q5_K_NUMBERS, _q5_k)
+interleave_q6_k = _interleaver(KINDS["Q6_K"], Q6_K_NUMBERS, _q6_k)

@@ -30,8 +30,11 @@ import numpy.typing as npt
 GROUP = 8  # rows
 BLOCK = 32  # columns
 SUPERBLOCK = 256  # columns
-RECORD_BLOCK = BLOCK + 20  # bytes of a block of activations in a record (`kernels.py`)
+RECORD_BLOCK = BLOCK + 24  # bytes of a block of activations in a record (`kernels.py`)
 ALIGNMENT = 64  # bytes: a cache line
+PANEL_COLUMNS, FLOAT_PANEL_COLUMNS = 1024, 512  # that a panel holds (`multiply.py`): it stays in the caches nearest to a core
+PANEL_TOKENS = 512  # that a panel serves
+PANEL_BYTES = 1 << 18  # of a panel and its totals, at most
 
 # Byte offsets in the threads' control block, each on a cache line of its own.
 ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192
@@ -60,10 +63,9 @@ VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 @dataclass(frozen=True, slots=True)
 class PackedType:
-    """A packed type: `multiply_NAME` and `dequantize_row_NAME` are its kernels."""
+    """A packed type: `interleave_NAME`, `multiply_NAME` and `dequantize_row_NAME` are its kernels."""
 
     name: str
-    code: int  # which `interleave_k_quants` switches on
     block: int  # columns of a block in the file; 1: not quantised
     source_block: int  # bytes of a block in the file
     packed_block: int  # bytes of one row's block in a group
@@ -72,30 +74,21 @@ class PackedType:
     def is_quantised(self) -> bool:
         return self.block > 1
 
-    @property
-    def interleave(self) -> str:
-        """The kernel that packs its rows."""
-        if not self.is_quantised:
-            return "interleave_floats"
-        return "interleave_quants" if self.block == BLOCK else "interleave_k_quants"
-
     def group_bytes(self, columns: int) -> int:
         return columns // self.block * GROUP * self.packed_block
 
 
-F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K = range(9)
 KINDS = {
-    "F32": PackedType("f32", F32, 1, 4, 4),
-    "F16": PackedType("f16", F16, 1, 2, 2),
-    "BF16": PackedType("bf16", BF16, 1, 2, 2),
-    "Q8_0": PackedType("q8_0", Q8_0, BLOCK, 34, 34),
-    "Q4_0": PackedType("q4_0", Q4_0, BLOCK, 18, 18),
-    "Q4_1": PackedType("q4_1", Q4_1, BLOCK, 20, 20),
-    "Q4_K": PackedType("q4_k", Q4_K, SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
-    "Q5_K": PackedType("q5_k", Q5_K, SUPERBLOCK, 176, 180),
-    "Q6_K": PackedType("q6_k", Q6_K, SUPERBLOCK, 210, 210),
+    "F32": PackedType("f32", 1, 4, 4),
+    "F16": PackedType("f16", 1, 2, 2),
+    "BF16": PackedType("bf16", 1, 2, 2),
+    "Q8_0": PackedType("q8_0", BLOCK, 34, 34),
+    "Q4_0": PackedType("q4_0", BLOCK, 18, 18),
+    "Q4_1": PackedType("q4_1", BLOCK, 20, 20),
+    "Q4_K": PackedType("q4_k", SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
+    "Q5_K": PackedType("q5_k", SUPERBLOCK, 176, 180),
+    "Q6_K": PackedType("q6_k", SUPERBLOCK, 210, 210),
 }
-SOURCE_QUADS = {Q8_0: 8, Q4_0: 4, Q4_1: 4}  # 4-byte runs of numbers in a file's block, after its scales
 
 # K-quants: bytes of a superblock in a group, bytes of its numbers (its scales follow them), and the offset of the half-precision
 # scales among the scales.
@@ -197,6 +190,7 @@ class StepSizes(NamedTuple):
     logits_stride: int
     cos_sin_stride: int
     table_stride: int
+    scratch_stride: int
     span: int  # positions
     sum_bytes: int  # of a row's sums, maximum and total
     num_partials: int
@@ -233,7 +227,8 @@ class BufferAddresses(NamedTuple):
     up: int  # the same
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
-    tiles: int  # TileBuffers (threads)
+    scratch: int  # (threads) a panel of a product, or a tile of attention
+    tiles: int  # TileBuffers (threads), in `scratch`
     partials: int  # (num_partials) sums of a row over a span
     dequantize_row: int  # the entries for this model's types (`compiled.py`): `dequantize_row_*`, of the embedding
     write_kv: int  # `write_kv_*`

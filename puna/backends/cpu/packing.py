@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.backends.cpu.compiled import load_entry
-from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, SOURCE_QUADS, PackedMatrix, PackedType, aligned_zeros, padded
+from puna.backends.cpu.layout import BLOCK, GROUP, KINDS, PackedMatrix, PackedType, aligned_zeros, padded
 from puna.formats.base import Tensor
 from puna.formats.blocks import quantize_q8_0
 
@@ -44,18 +44,14 @@ def _empty(kind: PackedType, experts: int, rows: int, columns: int) -> PackedMat
 
 def _interleave(data: npt.NDArray[np.uint8], matrix: PackedMatrix, first_row: int) -> bool:
     """Write rows of a file's blocks to their groups; the first one begins a group. Returns whether all scales are finite."""
-    data, kind = np.ascontiguousarray(data), matrix.kind
-    stride = kind.group_bytes(matrix.columns)
-    target = matrix.address + first_row // GROUP * stride
-    rows, row_bytes = data.shape
-    blocks = matrix.columns // kind.block
-    entry = load_entry(kind.interleave)
-    if not kind.is_quantised:
-        is_bad = entry(data.ctypes.data, row_bytes, kind.source_block, matrix.columns, rows, target, stride)
-    elif kind.block == BLOCK:
-        quads = SOURCE_QUADS[kind.code]
-        quants = kind.source_block - 4 * quads
-        is_bad = entry(data.ctypes.data, row_bytes, kind.source_block, quants, quads, blocks, rows, target, stride)
-    else:
-        is_bad = entry(kind.code, data.ctypes.data, row_bytes, blocks, rows, target, stride)
-    return not is_bad
+    kind, whole = matrix.kind, len(data) // GROUP * GROUP
+    entry, blocks = load_entry(f"interleave_{kind.name}"), matrix.columns // kind.block
+    target = matrix.address + first_row // GROUP * kind.group_bytes(matrix.columns)
+    last = matrix.address + (first_row + whole) // GROUP * kind.group_bytes(matrix.columns)
+
+    def put(rows: npt.NDArray[np.uint8], to: int) -> bool:
+        rows = np.ascontiguousarray(rows)
+        return not entry(rows.ctypes.data, rows.shape[1], blocks, len(rows) // GROUP, to)
+
+    is_finite = put(data[:whole], target)
+    return is_finite if whole == len(data) else put(np.pad(data[whole:], ((0, -len(data) % GROUP), (0, 0))), last) and is_finite

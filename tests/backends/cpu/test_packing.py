@@ -1,0 +1,197 @@
+"""Packed bytes, against a definition in numpy that is written from the tables of `layout.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from puna.backends.cpu.layout import ALIGNMENT, GROUP, KINDS, PackedMatrix, padded
+from puna.backends.cpu.packing import pack
+from puna.errors import ModelFormatError
+from puna.formats.base import Tensor
+from puna.formats.blocks import BLOCK_TYPES, SCALES
+from puna.formats.rows import ComputedRows
+
+Bytes = npt.NDArray[Any]  # uint8
+Blocks = npt.NDArray[Any]  # (8, blocks) of a type's record: the rows of a group
+QUANTISED = [name for name, kind in KINDS.items() if kind.is_quantised]
+FLOATS = [name for name, kind in KINDS.items() if not kind.is_quantised]
+
+
+# ---- the definition -------------------------------------------------------------------------------------------------
+
+
+def by_quad(numbers: Bytes) -> Bytes:
+    """(8, blocks, columns) -> (blocks, quads, 8, 4)"""
+    quads: Bytes = numbers.reshape(*numbers.shape[:2], -1, 4).transpose(1, 2, 0, 3)
+    return quads
+
+
+def by_block(field: npt.NDArray[Any]) -> Bytes:
+    """A field of each row's blocks: (8, blocks) or (8, blocks, values) -> bytes of (blocks, values, 8)"""
+    values = field.reshape(*field.shape[:2], -1).transpose(1, 2, 0)
+    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+
+
+def planes(packed: Bytes, bits: int, run: int) -> Bytes:
+    """Numbers of a row's blocks. Each run of bytes holds its lowest bits first, one number per byte, then the next bits."""
+    runs = packed.reshape(*packed.shape[:2], -1, 1, run)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    numbers: Bytes = runs >> shifts & np.uint8((1 << bits) - 1)
+    return numbers.reshape(*packed.shape[:2], -1)
+
+
+def joined(parts: list[Bytes]) -> Bytes:
+    """Parts of each block, side by side: (blocks, bytes)."""
+    return np.concatenate([np.ascontiguousarray(part).reshape(len(part), -1) for part in parts], axis=1)
+
+
+def six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
+    """(8, blocks, 12) -> eight scales, and eight minima."""
+    first, second, rest = packed[..., :4], packed[..., 4:8], packed[..., 8:]
+    scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=2)
+    return scales, np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=2)
+
+
+def affine_scales(blocks: Blocks) -> list[Bytes]:
+    scales, minima = six_bits(blocks["scales"])
+    both = np.stack([scales, minima], axis=3)
+    return [by_block(both), by_block(blocks["d"]), by_block(blocks["dmin"])]
+
+
+def pairs(numbers: Bytes) -> Bytes:
+    """Low halves of two neighbouring quads in one: (blocks, quads, 8, 4) -> (blocks, quads / 2, 8, 4)"""
+    return numbers[:, 0::2] & 15 | (numbers[:, 1::2] & 15) << 4
+
+
+def tops(numbers: Bytes, quads: int, width: int) -> Bytes:
+    """What is above the low halves, `width` bits of each of so many quads: (blocks, quads, 8, 4) -> (blocks, runs, 8, 4)"""
+    runs = (numbers >> 4).reshape(len(numbers), -1, quads, GROUP, 4)
+    return np.bitwise_or.reduce([runs[:, :, j] << np.uint8(width * j) for j in range(quads)])
+
+
+def pairs_and_tops(numbers: Bytes, quads: int, width: int) -> Bytes:
+    quarters = pairs(numbers).reshape(len(numbers), -1, quads // 2, GROUP, 4)
+    return np.concatenate([quarters, tops(numbers, quads, width)[:, :, None]], axis=2)
+
+
+def simple(blocks: Blocks) -> Bytes:
+    fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
+    scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
+    return np.concatenate([by_quad(blocks["qs"].view(np.uint8)).reshape(-1), scales.reshape(-1)])
+
+
+def q4_k(blocks: Blocks) -> Bytes:
+    halves = planes(blocks["qs"], 4, 32).reshape(*blocks.shape, 8, 2, 16)
+    numbers = halves[..., 0, :] | halves[..., 1, :] << 4
+    return joined([by_quad(numbers.reshape(*blocks.shape, -1)), *affine_scales(blocks)])
+
+
+def q5_k(blocks: Blocks) -> Bytes:
+    numbers = by_quad(planes(blocks["qs"], 4, 32) | planes(blocks["qh"], 1, 32) << 4)
+    return joined([pairs_and_tops(numbers, 8, 1), *affine_scales(blocks)])
+
+
+def q6_k(blocks: Blocks) -> Bytes:
+    numbers = by_quad(planes(blocks["ql"], 4, 64) | planes(blocks["qh"], 2, 32) << 4)
+    return joined([pairs_and_tops(numbers, 4, 2), by_block(blocks["scales"]), by_block(blocks["d"])])
+
+
+DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    "Q4_K": q4_k,
+    "Q5_K": q5_k,
+    "Q6_K": q6_k,
+    **dict.fromkeys(FLOATS, by_block),
+}
+
+
+def defined(tensor: Tensor) -> Bytes:
+    """The packed bytes of one expert's matrix, or of several, in their order."""
+    experts, rows, _ = (1, *tensor.shape)[-3:]
+    data = np.pad(tensor.data[:].reshape(experts, rows, -1), ((0, 0), (0, -rows % GROUP), (0, 0)))
+    groups = data.reshape(-1, GROUP, data.shape[2]).view(tensor.type.layout)
+    return np.concatenate([DEFINITIONS[tensor.type.name](group).reshape(-1) for group in groups])
+
+
+# ---- the tests ------------------------------------------------------------------------------------------------------
+
+
+def random_tensor(name: str, *shape: int) -> Tensor:
+    """Any bits, but finite scales."""
+    kind = BLOCK_TYPES[name]
+    rows = int(np.prod(shape[:-1]))
+    data = np.random.default_rng(shape).integers(0, 256, (rows, kind.row_bytes(shape[-1])), np.uint8)
+    blocks = data.view(kind.layout)
+    for field in SCALES & set(kind.layout.names or ()):
+        blocks[field] = np.random.default_rng(shape).standard_normal(blocks.shape)
+    return Tensor("blk.0.some.weight", shape, kind, data, file="some.gguf")
+
+
+def content(matrix: PackedMatrix) -> bytes:
+    assert matrix.address % ALIGNMENT == 0 and matrix.address == matrix.array.ctypes.data
+    return matrix.array.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 33, 64])
+@pytest.mark.parametrize("name", QUANTISED)
+def test_blocks_lie_in_memory_as_the_layout_says(name: str, rows: int) -> None:
+    tensor = random_tensor(name, rows, 768)
+    assert content(pack(tensor, KINDS[name])) == defined(tensor).tobytes()
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 7, 8, 31, 172])
+@pytest.mark.parametrize("rows", [1, 8, 13])
+@pytest.mark.parametrize("name", FLOATS)
+def test_floats_lie_in_memory_as_the_layout_says(name: str, rows: int, columns: int) -> None:
+    tensor = random_tensor(name, rows, columns)
+    assert content(pack(tensor, KINDS[name])) == defined(tensor).tobytes()
+
+
+@pytest.mark.parametrize("rows", [8, 11])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_matrices_of_experts_follow_each_other_each_padded(name: str, rows: int) -> None:
+    tensor = random_tensor(name, 3, rows, 256)
+    matrix = pack(tensor, KINDS[name])
+    assert content(matrix) == defined(tensor).tobytes()
+    assert 3 * matrix.bytes == matrix.array.nbytes == 3 * padded(rows, GROUP) * KINDS[name].group_bytes(256) // GROUP
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_rows_that_are_made_on_demand_are_packed_in_parts(name: str) -> None:
+    whole = random_tensor(name, 40, 1 << 17)  # of a matrix this wide few rows are read at a time
+    parts: list[tuple[int, int]] = []
+
+    def made(first: int, last: int) -> Bytes:
+        parts.append((first, last))
+        return whole.data[first:last]
+
+    tensor = Tensor(whole.name, whole.shape, whole.type, ComputedRows((40, whole.data.shape[1]), made))
+    assert content(pack(tensor, KINDS[name])) == content(pack(whole, KINDS[name]))
+    assert parts == [(0, 32), (32, 40)]
+
+
+@pytest.mark.parametrize("row", [0, 6, 7, 9])  # whole groups, and the last two rows
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name in QUANTISED for field in BLOCK_TYPES[name].layout.names or () if field in SCALES]
+)
+def test_a_scale_that_is_not_finite_is_found_wherever_it_is(name: str, field: str, bad: float, row: int) -> None:
+    tensor = random_tensor(name, 10, 512)
+    blocks = tensor.data[:].view(tensor.type.layout)
+    blocks[field][row, -1] = bad
+    with pytest.raises(ModelFormatError, match=f"{field} of the block at byte .* of row {row} is infinite or not a number"):
+        pack(tensor, KINDS[name])
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_the_largest_finite_scales_are_no_error(name: str) -> None:
+    tensor = random_tensor(name, 10, 512)
+    blocks = tensor.data[:].view(tensor.type.layout)
+    for field in SCALES & set(tensor.type.layout.names or ()):
+        blocks[field] = np.where(blocks[field] < 0, np.finfo(np.float16).min, np.finfo(np.float16).max)
+    assert content(pack(tensor, KINDS[name])) == defined(tensor).tobytes()
