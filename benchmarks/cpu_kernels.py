@@ -1,10 +1,10 @@
 """Speed of the CPU kernels' products by type: bytes per second in decode, operations per second in prefill.
 
-    python benchmarks/cpu_kernels.py [--kinds Q4_1,Q4_K] [--rows 65536] [--columns 2048] [--rounds 7] [--threads 2]
+    python benchmarks/cpu_kernels.py [--kinds Q4_1,Q4_K] [--rows 65536] [--columns 2048] [--tokens 64] [--rounds 7] [--threads 2]
 
 One process; the types take turns in every round, the order changing, and the median of the rounds counts. decode: one token times
-a matrix that no cache holds. prefill: 64 tokens times one that the caches hold. Random blocks: their speed does not depend on the
-numbers. No file is read. `ratio`: how many times as fast as the first type, round by round.
+a matrix that no cache holds. prefill: many tokens times one that the caches hold. Random blocks: their speed does not depend on
+the numbers. No file is read. `ratio`: how many times as fast as the first type, round by round.
 """
 
 from __future__ import annotations
@@ -21,19 +21,15 @@ import numba
 import numpy as np
 
 from puna.backends.cpu import kernels
+from puna.backends.cpu.compiled import load_entry, prepare
 from puna.backends.cpu.jit import FLAGS
-from puna.backends.cpu.layout import GROUP, SET, PackedMatrix, aligned_zeros, record_bytes
+from puna.backends.cpu.layout import GROUP, KINDS, PANEL_BYTES, SET, PackedMatrix, aligned_zeros, record_bytes
 from puna.backends.cpu.packing import pack
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES
 
 PROMPT, PROMPT_ROWS = 64, 1024
 SCALES = ("d", "dmin", "m")  # half-precision fields of blocks: random bytes may be no numbers
-
-
-@numba.njit(**FLAGS)
-def multiply(kind: int, w: int, columns: int, x: int, stride: int, tokens: int, y: int, rows: int, first: int, last: int) -> None:
-    kernels.multiply(kind, w, columns, x, stride, tokens, y, 4 * rows, first, last, np.int64(SET))
 
 
 @numba.njit(**FLAGS)
@@ -50,7 +46,7 @@ def random_matrix(kind: str, rows: int, columns: int) -> PackedMatrix:
             blocks[name] = rng.uniform(0.001, 0.01, len(blocks))
     if not block.layout.names:
         blocks.reshape(-1)[:] = rng.standard_normal(blocks.size).astype(block.layout)
-    return pack(Tensor(kind, (rows, columns), block, data))
+    return pack(Tensor(kind, (rows, columns), block, data), KINDS[kind])
 
 
 def product(matrix: PackedMatrix, tokens: int, threads: int, pool: ThreadPoolExecutor) -> Callable[[], None]:
@@ -64,10 +60,12 @@ def product(matrix: PackedMatrix, tokens: int, threads: int, pool: ThreadPoolExe
     y = aligned_zeros(4 * tokens * matrix.rows)
     groups = matrix.rows // GROUP
     ends = [groups * i // threads for i in range(threads + 1)]
-    fixed = matrix.kind.code, matrix.address, columns, seen.ctypes.data, stride, tokens, y.ctypes.data, matrix.rows
+    scratch = [aligned_zeros(PANEL_BYTES) for _ in range(threads)]
+    multiply = load_entry(f"multiply_{matrix.kind.name}")
+    fixed = matrix.address, columns, seen.ctypes.data, stride, tokens, y.ctypes.data, 4 * matrix.rows
 
     def run(keep: Any = (x, seen, y)) -> None:
-        list(pool.map(lambda i: multiply(*fixed, ends[i], ends[i + 1]), range(threads)))
+        list(pool.map(lambda i: multiply(*fixed, ends[i], ends[i + 1], SET, scratch[i].ctypes.data), range(threads)))
 
     return run
 
@@ -104,18 +102,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="Q4_1,Q4_0,Q8_0,Q4_K,Q5_K,Q6_K")
     parser.add_argument("--rows", type=int, default=65536)
+    parser.add_argument("--tokens", type=int, default=PROMPT)
     parser.add_argument("--columns", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     kinds = given.kinds.split(",")
+    prepare([f"multiply_{KINDS[kind].name}" for kind in kinds])
     with ThreadPoolExecutor(given.threads) as pool:
         large = {kind: random_matrix(kind, given.rows, given.columns) for kind in kinds}
         small = {kind: random_matrix(kind, PROMPT_ROWS, given.columns) for kind in kinds}
         decode = {kind: product(matrix, 1, given.threads, pool) for kind, matrix in large.items()}
-        prefill = {kind: product(matrix, PROMPT, given.threads, pool) for kind, matrix in small.items()}
+        prefill = {kind: product(matrix, given.tokens, given.threads, pool) for kind, matrix in small.items()}
         read = {kind: float(matrix.array.nbytes) for kind, matrix in large.items()}
-        operations = dict.fromkeys(kinds, 2.0 * PROMPT * PROMPT_ROWS * given.columns)
+        operations = dict.fromkeys(kinds, 2.0 * given.tokens * PROMPT_ROWS * given.columns)
         rows = table("decode", compare(decode, given.rounds, 3), read, "GB/s")
         rows += table("prefill", compare(prefill, given.rounds, 10), operations, "GOP/s")
     print(json.dumps({"columns": given.columns, "threads": given.threads, "rounds": given.rounds, "rows": rows}))

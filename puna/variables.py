@@ -14,7 +14,7 @@ OTHERS: Mapping[str, str] = {
     "PUNA_CACHE": "the folder for models, compiled kernels and saved conversations [the user's cache folder]",
     "PUNA_SERVER": "the address of a running `puna serve` that `puna run` and `puna chat` ask (`--server`) [none]",
     "PUNA_API_KEY": "the key that `puna serve` requires, and that `--server` sends (`--api-key`) [none]",
-    "PUNA_KERNELS": "the kernels of an older CPU, to test them: avx512, avxvnni, avx2 or portable [the best here]",
+    "PUNA_SIMD": "the kernels of an older CPU, to test them: avx512, avxvnni, avx2 or portable [the best here]",
     "PUNA_DEBUG": "1: a bug of puna prints its traceback [0]",
 }
 OF_TESTS = ("PUNA_TEST_", "PUNA_REAL_MODELS", "PUNA_LLAMA3_TOKENIZER", "PUNA_JSON_SCHEMA_SUITE", "PUNA_CANARY")

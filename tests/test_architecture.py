@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from puna.peers import PEERS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "puna"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -21,6 +23,7 @@ ROWS = [
     ["keywords", "version"],
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
+    ["cores"],
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas", "gbnf"],
     ["request", "messages", "report", "variables"],
@@ -45,6 +48,7 @@ ROWS = [
     ["llm"],
     ["async_llm", "perplexity"],
     ["machine", "compat"],
+    ["peers"],
     ["explain"],
     ["server"],
     ["cli"],
@@ -54,6 +58,10 @@ HOMES = {
     **dict.fromkeys(("torch", "triton"), "backends/torch"),
     **dict.fromkeys(("numba", "llvmlite"), "backends/cpu"),
     **dict.fromkeys(("starlette", "uvicorn", "h11", "pydantic", "prometheus_client"), "server"),
+}
+# What a child of `puna bench --vs` runs in the Python of another program, which may lack all that puna needs.
+IN_A_PEERS_PYTHON = {path for path in SOURCES if path.parent.name == "peers"} - {
+    PACKAGE / "peers" / name for name in ("comparison.py", "pairs.py", "process.py")
 }
 # tests/x/test_y.py tests puna/x/y.py. What the other test files test:
 TESTED = {
@@ -170,11 +178,21 @@ def test_imports_point_one_way(path: Path) -> None:
     for module, line in imports(path):
         head, _, rest = module.partition(".")
         home = HOMES.get(head)
-        assert home is None or path.is_relative_to(PACKAGE / home), f"{path}:{line}: {head} belongs to {home}"
+        is_at_home = home is None or path.is_relative_to(PACKAGE / home) or path in IN_A_PEERS_PYTHON
+        assert is_at_home, f"{path}:{line}: {head} belongs to {home}"
         if head != "puna" or not rest:
             continue
         there = rest.split(".")[0]
         assert there == here or RANK[there] < RANK[here], f"{path}:{line}: {here} must not import {there}"
+
+
+def test_what_runs_in_a_peers_python_needs_nothing_else_of_puna_and_is_imported_by_nothing_else() -> None:
+    names = {f"puna.peers.{path.stem}" for path in IN_A_PEERS_PYTHON} - {"puna.peers.__init__", "puna.peers.base"}
+    assert names == {"puna.peers.child", *(peer.runner for peer in PEERS.values())}
+    for path in SOURCES:
+        of_puna = {module for module, _ in imports(path) if module.partition(".")[0] == "puna"}
+        assert not of_puna & names, f"{path} must not import {of_puna & names}"
+        assert path not in IN_A_PEERS_PYTHON or of_puna <= {"puna.peers.base"}, f"{path} must not import {of_puna}"
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ from puna.cli.interrupts import ending_soon
 from puna.cli.options import (
     OUTPUT,
     HeadedCommand,
+    Utf8,
     Whole,
     engine_config,
     engine_options,
@@ -26,9 +28,11 @@ from puna.cli.options import (
     under,
 )
 from puna.cli.terminal import TerminalReporter, print_json, shown_path, tell
+from puna.cli.versus import Versus, comparison_table, require_cpu, rivals, workloads
 from puna.cli.width import report_width
 from puna.cli.word_wrap import wrapped
 from puna.model.weights import active_share, layer_of, tensor_shapes
+from puna.peers.comparison import PeerComparison
 from puna.units import counted
 
 if TYPE_CHECKING:
@@ -51,27 +55,65 @@ SHARES = "The shares are of what this machine reached just now: arithmetic limit
     option("--decode-tokens", type=Whole(2), default=128, metavar="N", help="Writing an answer of N tokens [128]."),
     option("--repeat", type=Whole(1), default=3, metavar="N", help="Run each N times, report the median [3]."),
 )
+@under(
+    "Other programs",
+    option("--vs", metavar="NAME,NAME", help="Take turns with llama.cpp, transformers ... or all."),
+    option("--depth", type=Whole(2), default=1000, metavar="N", help="Writing after N tokens, too [1000]."),
+    option(
+        "--peer-python", "pythons", multiple=True, type=Utf8(), metavar="[NAME=]PATH", help="Their Python; repeatable [puna's]."
+    ),
+    option(
+        "--peer-model",
+        "models",
+        multiple=True,
+        type=Utf8(),
+        metavar="NAME=PATH",
+        help="The model in a format of theirs; repeatable.",
+    ),
+)
 @engine_options
 @under(OUTPUT, json_option)
-def command(model: str | None, prompt_tokens: int, decode_tokens: int, repeat: int, as_json: bool, **flags: Any) -> None:
+def command(
+    model: str | None,
+    prompt_tokens: int,
+    decode_tokens: int,
+    repeat: int,
+    vs: str | None,
+    depth: int,
+    pythons: tuple[str, ...],
+    models: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Measure how fast the model reads a prompt and writes an answer (of random tokens), and the share of what the machine can
-    reach."""
+    reach.
+
+    With --vs it compares puna with other programs instead: both run the same model in turns, in the same minutes.
+    """
     from puna.llm import LLM
 
     report = TerminalReporter()
+    versus = None if vs is None else Versus.of_installed(rivals(vs, pythons, models), report)
     config = dataclasses.replace(engine_config(flags, report), prefix_cache=False, cache_dir="", speculation="off")
     refuse_vram_without_gpu(config)
+    if versus is not None:
+        require_cpu(config)
     started = time.perf_counter()
     with report, LLM.load(model, config, report=report) as llm, ending_soon():
         load_s = time.perf_counter() - started
-        facts = {"model": shown_path(llm.path), "load_s": round(load_s, 4)} | measure(
-            llm, prompt_tokens, decode_tokens, repeat, report
-        )
+        facts = {"model": shown_path(llm.path), "load_s": round(load_s, 4)}
+        if versus is None:
+            facts |= measure(llm, prompt_tokens, decode_tokens, repeat, report)
+        else:
+            fitting = partial(_fitting, max_context=llm.plan.max_context, report=report)
+            tests = workloads(prompt_tokens, decode_tokens, depth, fitting)
+            facts |= versus.facts(PeerComparison(llm, tests, repeat, report), report)
+    lines = list(table(facts) if versus is None else comparison_table(facts))
     if as_json:
         print_json(facts)
-        tell(*table(facts))
+        tell(*lines)
     else:
-        print("\n".join(table(facts)))
+        print("\n".join(lines))
 
 
 def measure(llm: LLM, prompt_tokens: int, decode_tokens: int, repeat: int, report: TerminalReporter) -> dict[str, Any]:

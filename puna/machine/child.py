@@ -42,9 +42,9 @@ class Answer:
         return value if -MAX_NUMBER < value < MAX_NUMBER else None
 
 
-def command_of(module: str, *arguments: str) -> tuple[str, ...]:
+def command_of(module: str, *arguments: str, python: str = sys.executable) -> tuple[str, ...]:
     """How a module is run in a child."""
-    return (sys.executable, "-P", LAUNCHER, module, *arguments)
+    return (python, "-P", LAUNCHER, module, *arguments)
 
 
 def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT_S) -> Answer:
@@ -57,7 +57,7 @@ def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT
     if output.too_long:
         return Answer(problem="it printed without end and was stopped")
     if output.code < 0:
-        name = _signal_name(-output.code)
+        name = signal_name(-output.code)
         return Answer(problem=f"it was ended by {name}", died_by=name)
     facts = _last_object(output.text)
     if facts is None:
@@ -66,7 +66,8 @@ def ask(host: Host, module: str, *arguments: str, limit_s: float = COMMAND_LIMIT
     return Answer(facts)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """The name of a signal, "SIGILL"."""
     try:
         return signal.Signals(number).name
     except ValueError:

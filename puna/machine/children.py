@@ -12,9 +12,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import IO
 
 MAX_OUTPUT_BYTES = 4 << 20  # of stdout, and of stderr; the longest honest answer (mokutil's keys) has some ten KB
 TICK_S = 0.02  # interval of checks; meanwhile a program that prints without end prints some 20 MB
@@ -79,6 +80,17 @@ class Children:
             self._forget(child)
         return child
 
+    @contextmanager
+    def talking(self, command: tuple[str, ...], environment: Mapping[str, str], stderr: IO[bytes]) -> Iterator[Child | None]:
+        """A program that is written to and read from while it runs; it ends with the block. OSError or ValueError if it cannot
+        start; None after `end_all`."""
+        child = self._start(command, environment, subprocess.PIPE, stderr)
+        try:
+            yield child
+        finally:
+            if child is not None:
+                self._forget(child)
+
     def end_all(self) -> None:
         """End the running programs when puna ends."""
         is_mine = self._lock.acquire(timeout=DEATH_S)  # waits for a thread that is starting a program
@@ -89,16 +101,22 @@ class Children:
         if is_mine:
             self._lock.release()
 
-    def _start(self, command: tuple[str, ...], environment: Mapping[str, str]) -> Child | None:
+    def _start(
+        self,
+        command: tuple[str, ...],
+        environment: Mapping[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.PIPE,
+    ) -> Child | None:
         with self._lock:  # otherwise `end_all` would miss a program that is not yet in the set
             if self._is_over:
                 return None
             child = Child(
                 subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=stderr,
                     env=environment,
                     start_new_session=True,
                     creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -113,8 +131,9 @@ class Children:
             with self._lock:
                 self._running.discard(child)
             if not ON_WINDOWS:  # on Windows a thread may still read them
-                for pipe in filter(None, (child.process.stdout, child.process.stderr)):
-                    pipe.close()
+                for pipe in filter(None, (child.process.stdin, child.process.stdout, child.process.stderr)):
+                    with suppress(OSError):  # what was not yet written to a program that has ended
+                        pipe.close()
 
 
 CHILDREN = Children()

@@ -132,12 +132,12 @@ def _gather(memory, sizes, routing, pairs, thread):
 
 
 @kernel
-def _multiply(routing, matrix, expert, x, x_stride, y, y_stride, first, last):
+def _multiply(routing, matrix, expert, x, x_stride, y, y_stride, first, last, scratch):
     """Row groups first..last-1 of the product of an expert's matrix with its rows of `x`, to its rows of `y`."""
     begin, end = _rows_of(routing, expert)
     if begin < end:
         w, x, y = matrix.address + expert * matrix.expert_bytes, x + begin * x_stride, y + begin * y_stride
-        call(matrix.multiply, w, matrix.columns, x, x_stride, end - begin, y, y_stride, first, last, SET)
+        call(matrix.multiply, w, matrix.columns, x, x_stride, end - begin, y, y_stride, first, last, SET, scratch)
 
 
 @kernel
@@ -147,22 +147,23 @@ def _gate_and_up(memory, sizes, routing, layer, base, pairs, thread):
     gate_x = routing.rows + (sizes.row_stride if gate.is_quantised else 0)
     up_x = routing.rows + (sizes.row_stride if up.is_quantised else 0)
     first, last = share((layer.ffn_size + 7) // 8, thread, sizes.threads)
+    scratch = memory.scratch + thread * sizes.scratch_stride
     for expert in range(layer.num_experts):
-        _multiply(routing, gate, expert, gate_x, sizes.pair_stride, memory.gate, layer.ffn_stride, first, last)
-        _multiply(routing, up, expert, up_x, sizes.pair_stride, memory.up, layer.ffn_stride, first, last)
+        _multiply(routing, gate, expert, gate_x, sizes.pair_stride, memory.gate, layer.ffn_stride, first, last, scratch)
+        _multiply(routing, up, expert, up_x, sizes.pair_stride, memory.up, layer.ffn_stride, first, last, scratch)
     for row in range(pairs):
         at = row * layer.ffn_stride + 32 * first
         call(layer.glu, memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
 
 
 @kernel
-def _down(memory, sizes, routing, layer, index, record_stride, first, last):
+def _down(memory, sizes, routing, layer, index, record_stride, first, last, scratch):
     """Row groups first..last-1 of W_down gate, for all rows, which replace what was gathered."""
     down, x, x_stride = read_matrix(memory, index), memory.gate, layer.ffn_stride
     if down.is_quantised:
         x, x_stride = memory.records, record_stride
     for expert in range(layer.num_experts):
-        _multiply(routing, down, expert, x, x_stride, routing.rows, sizes.pair_stride, first, last)
+        _multiply(routing, down, expert, x, x_stride, routing.rows, sizes.pair_stride, first, last, scratch)
 
 
 @kernel
@@ -190,7 +191,7 @@ def experts(memory_address, sizes_address, number, thread):
 
     first, last = share((layer.num_experts + 7) // 8, thread, sizes.threads)
     x, stride = memory.normed, sizes.row_stride
-    product(memory, sizes, base + ROUTER, x, stride, tokens, routing.logits, sizes.router_stride, first, last, SET)
+    product(memory, sizes, base + ROUTER, x, stride, tokens, routing.logits, sizes.router_stride, first, last, SET, thread)
     barrier(memory.control, sizes.threads)
     if thread == 0:
         _route(sizes, routing, layer, tokens)
@@ -202,6 +203,16 @@ def experts(memory_address, sizes_address, number, thread):
     record_stride = layer.ffn_stride // 128 * RECORD_BLOCK
     quantize(memory, sizes, base + DOWN_EXPERTS, memory.gate, layer.ffn_stride, pairs, record_stride, thread)
     first, last = share((sizes.hidden_size + 7) // 8, thread, sizes.threads)
-    _down(memory, sizes, routing, layer, base + DOWN_EXPERTS, record_stride, first, last)
+    _down(
+        memory,
+        sizes,
+        routing,
+        layer,
+        base + DOWN_EXPERTS,
+        record_stride,
+        first,
+        last,
+        memory.scratch + thread * sizes.scratch_stride,
+    )
     _add_up(memory, sizes, routing, layer, tokens, first, last)
     return 0

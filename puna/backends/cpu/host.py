@@ -38,9 +38,9 @@ def _levels() -> list[str]:
 
 
 def _level() -> str:
-    """The best level, or the one that PUNA_KERNELS names, to test it, if this CPU has it."""
+    """The best level, or the one that PUNA_SIMD names, to test it, if this CPU has it."""
     found = _levels()
-    wanted = os.environ.get("PUNA_KERNELS", found[0])
+    wanted = os.environ.get("PUNA_SIMD", found[0])
     return wanted if wanted in found else found[0]
 
 
@@ -51,12 +51,12 @@ WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 def require_cpu() -> None:
     """Raise DeviceError if the kernels cannot run: LLVM would abort the process on an instruction that the CPU lacks. So too if
-    PUNA_KERNELS names others than this CPU's."""
+    PUNA_SIMD names others than this CPU's."""
     missing = [name for name in NEEDED_ON_X86 if IS_X86 and name not in CPU_FEATURES]
     if missing:
         raise DeviceError(f"this CPU ({CPU_NAME}) lacks {', '.join(missing)}", hint="Use --device reference: slow, but it runs.")
-    if (wanted := os.environ.get("PUNA_KERNELS", LEVEL)) not in _levels():
-        raise DeviceError(f"PUNA_KERNELS is {wanted!r}; this CPU has {', '.join(_levels())}", hint="Unset it for the fastest.")
+    if (wanted := os.environ.get("PUNA_SIMD", LEVEL)) not in _levels():
+        raise DeviceError(f"PUNA_SIMD is {wanted!r}; this CPU has {', '.join(_levels())}", hint="Unset it for the fastest.")
 
 
 @cache

@@ -30,8 +30,11 @@ import numpy.typing as npt
 GROUP = 8  # rows
 BLOCK = 32  # columns
 SUPERBLOCK = 256  # columns
-RECORD_BLOCK = BLOCK + 20  # bytes of a block of activations in a record (`kernels.py`)
+RECORD_BLOCK = BLOCK + 24  # bytes of a block of activations in a record (`kernels.py`)
 ALIGNMENT = 64  # bytes: a cache line
+PANEL_COLUMNS, FLOAT_PANEL_COLUMNS = 1024, 512  # that a panel holds (`multiply.py`): it stays in the caches nearest to a core
+PANEL_TOKENS = 512  # that a panel serves
+PANEL_BYTES = 1 << 18  # of a panel and its totals, at most
 
 # Byte offsets in the threads' control block, each on a cache line of its own.
 ARRIVED, GENERATION, POSTED, CLOSED = 0, 64, 128, 192

@@ -13,13 +13,14 @@ from puna.backends.cpu.simd import call, load_i64
 
 
 @kernel
-def product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode):
+def product(memory, sizes, index, x, x_stride, tokens, y, y_stride, first, last, mode, thread):
     """Row groups first..last-1 of a product, with bias and adapters. Float matrices read `x`, quantised ones the records."""
     matrix = read_matrix(memory, index)
     source, source_stride = x, x_stride
     if matrix.is_quantised:
         source, source_stride = memory.records, sizes.record_stride
-    call(matrix.multiply, matrix.address, matrix.columns, source, source_stride, tokens, y, y_stride, first, last, mode)
+    scratch = memory.scratch + thread * sizes.scratch_stride
+    call(matrix.multiply, matrix.address, matrix.columns, source, source_stride, tokens, y, y_stride, first, last, mode, scratch)
     if matrix.bias != 0:
         add_bias(matrix.bias, tokens, y, y_stride, first, last)
     if load_i64(memory.job + 32) != 0:

@@ -135,6 +135,9 @@ store_i8x8 = _operation(types.void, (types.int64, I32x8), _store_i8)  # the low 
 
 load_f32 = _operation(types.float32, (types.int64,), lambda b, at: build_load(b, at, _F32))
 load_f16 = _operation(types.float32, (types.int64,), lambda b, at: b.fpext(build_load(b, at, _F16), _F32))
+load_bf16 = _operation(
+    types.float32, (types.int64,), lambda b, at: b.bitcast(b.shl(b.zext(build_load(b, at, _I16), _I32), _I32(16)), _F32)
+)
 load_i32 = _operation(types.int32, (types.int64,), lambda b, at: build_load(b, at, _I32))
 load_i64 = _operation(types.int64, (types.int64,), lambda b, at: build_load(b, at, _I64))
 load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: build_load(b, at, _I16))
@@ -267,31 +270,32 @@ def _pair_sums(builder: Any, products: Any, lanes: int) -> Any:
     return builder.add(*(_pick(builder, products, list(range(start, 2 * lanes, 2))) for start in (0, 1)))
 
 
-def _madd_u8_i8(builder: Any, u: Any, s: Any) -> Any:
+def build_madd_u8_i8(builder: Any, u: Any, s: Any) -> Any:
+    """Sums of two neighbouring products, which must fit into int16."""
     if not PORTABLE:
         return build_call(builder, "llvm.x86.avx2.pmadd.ub.sw", I16x16.llvm, u, s)
     wide = ir.VectorType(_I16, 32)
     return _pair_sums(builder, builder.mul(builder.zext(u, wide), builder.sext(s, wide)), 16)
 
 
-def _madd_i16(builder: Any, x: Any, y: Any) -> Any:
+def build_madd_i16(builder: Any, x: Any, y: Any) -> Any:
+    """Sums of two neighbouring products."""
     if not PORTABLE:
         return build_call(builder, "llvm.x86.avx2.pmadd.wd", _V8I, x, y)
     wide = ir.VectorType(_I32, 16)
     return _pair_sums(builder, builder.mul(builder.sext(x, wide), builder.sext(y, wide)), 8)
 
 
-def _widen_pairs(builder: Any, x: Any) -> Any:
-    return _madd_i16(builder, x, constant(I16x16.llvm, 1))
-
-
-def _dot_i8(builder: Any, w: Any, x: Any) -> Any:
-    """x86 multiplies only unsigned by signed, so this is |w| * sign(w) x. Exact for |x| <= 127."""
+def build_sign(builder: Any, x: Any, w: Any) -> Any:
+    """x * sign(w) for int8, where a w of 0 may leave x as it is: what it is multiplied by is 0."""
     if not PORTABLE:
-        size = build_call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, w, w)
-        return _widen_pairs(builder, _madd_u8_i8(builder, size, build_call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, x, w)))
-    wide = ir.VectorType(_I32, 32)
-    return _pair_sums(builder, _pair_sums(builder, builder.mul(builder.sext(w, wide), builder.sext(x, wide)), 16), 8)
+        return build_call(builder, "llvm.x86.avx2.psign.b", I8x32.llvm, x, w)
+    return builder.select(builder.icmp_signed("<", w, constant(w.type, 0)), builder.neg(x), x)
+
+
+def build_absolute_i8(builder: Any, w: Any) -> Any:
+    """|w| as an unsigned byte."""
+    return build_sign(builder, w, w)
 
 
 def _join_bits(builder: Any, x: Any, bits: Any, mask: Any) -> Any:
@@ -318,10 +322,9 @@ high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
 shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # in 16 bits: mask bits shifted in
 shift_right = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "lshr"))
 join_bits = _operation(I8x32, (I8x32, I8x32, types.int64), _join_bits)  # x | bits & mask
-madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), _madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times into int16
-madd_i16 = _operation(I32x8, (I16x16, I16x16), _madd_i16)  # sums of two neighbours
-widen_pairs = _operation(I32x8, (I16x16,), _widen_pairs)  # sums of two neighbours
-dot_i8 = _operation(I32x8, (I8x32, I8x32), _dot_i8)  # sums of four neighbours
+madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), build_madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times
+madd_i16 = _operation(I32x8, (I16x16, I16x16), build_madd_i16)  # sums of two neighbours
+widen_pairs = _operation(I32x8, (I16x16,), lambda b, x: build_madd_i16(b, x, constant(I16x16.llvm, 1)))  # sums of two neighbours
 add_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.add(x, y))
 sub_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.sub(x, y))
 add_i32 = _operation(I32x8, (I32x8, I32x8), lambda b, x, y: b.add(x, y))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from puna.backends.cpu.barrier import barrier, wait_for_step
+from puna.backends.cpu.barrier import TEAMS, barrier, post_step, wait_for_step
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.job import read_layer, read_matrix, read_memory, read_sizes, share
 from puna.backends.cpu.kernels import add_row, copy_row, head_norm, multiply_numbers, quantize_blocks, rms_norm, rope, scale_row
@@ -18,7 +18,6 @@ from puna.backends.cpu.layout import (
     EMBED,
     GATE,
     LM_HEAD,
-    POSTED,
     ROUTER,
     SET,
     SLOTS,
@@ -27,10 +26,13 @@ from puna.backends.cpu.layout import (
     K,
     O,
     Q,
+    StepSizes,
     V,
 )
 from puna.backends.cpu.products import output, product, quantize
-from puna.backends.cpu.simd import atomic_add, call, load_i32, load_i64
+from puna.backends.cpu.simd import call, load_i32, load_i64
+
+SIZES_BYTES = 8 * len(StepSizes._fields)
 
 
 @kernel
@@ -78,11 +80,11 @@ def _project_qkv(memory, sizes, layer, number, tokens, thread):
     q, k, v = memory.qkv, memory.qkv + sizes.k_offset, memory.qkv + sizes.v_offset
     x, stride = memory.normed, sizes.row_stride
     first, last = share((q_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, base + Q, x, stride, tokens, q, sizes.qkv_stride, first, last, SET)
+    product(memory, sizes, base + Q, x, stride, tokens, q, sizes.qkv_stride, first, last, SET, thread)
     q_begin, q_end = _rows(first, last, q_size)
     first, last = share((kv_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET)
-    product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET)
+    product(memory, sizes, base + K, x, stride, tokens, k, sizes.qkv_stride, first, last, SET, thread)
+    product(memory, sizes, base + V, x, stride, tokens, v, sizes.qkv_stride, first, last, SET, thread)
     k_begin, k_end = _rows(first, last, kv_size)
     if layer.q_parts > 0:
         barrier(memory.control, sizes.threads)
@@ -141,8 +143,8 @@ def _feed_forward(memory, sizes, layer, base, tokens, thread):
     """gate = glu(W_gate normed, W_up normed)"""
     first, last = share((layer.ffn_size + 7) // 8, thread, sizes.threads)
     stride = layer.ffn_stride
-    product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, SET)
-    product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, SET)
+    product(memory, sizes, base + GATE, memory.normed, sizes.row_stride, tokens, memory.gate, stride, first, last, SET, thread)
+    product(memory, sizes, base + UP, memory.normed, sizes.row_stride, tokens, memory.up, stride, first, last, SET, thread)
     for t in range(tokens):
         at = t * stride + 32 * first
         call(layer.glu, memory.gate + at, memory.up + at, 8 * (last - first), memory.gate + at)
@@ -154,7 +156,7 @@ def _output(memory, sizes, index, x, x_stride, post_norm, tokens, thread):
     quantize(memory, sizes, index, x, x_stride, tokens, sizes.record_stride, thread)
     y, mode = output(memory, post_norm)
     first, last = share((sizes.hidden_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, index, x, x_stride, tokens, y, sizes.row_stride, first, last, mode)
+    product(memory, sizes, index, x, x_stride, tokens, y, sizes.row_stride, first, last, mode, thread)
 
 
 @kernel
@@ -219,7 +221,9 @@ def _logits(memory, sizes, thread):
     _norm(memory, sizes, memory.final_norm, index, index + 1, count, thread)
     barrier(memory.control, sizes.threads)
     first, last = share((sizes.vocab_size + 7) // 8, thread, sizes.threads)
-    product(memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET)
+    product(
+        memory, sizes, index, memory.normed, sizes.row_stride, count, memory.logits, sizes.logits_stride, first, last, SET, thread
+    )
     if sizes.logit_softcap != 0:
         for i in range(count):
             call(memory.softcap, memory.logits + i * sizes.logits_stride + 32 * first, 8 * (last - first), sizes.logit_softcap)
@@ -238,21 +242,22 @@ def _forward(addresses, memory, sizes, thread):
 
 @entry
 def run(memory_address, sizes_address, thread, last):
-    """Thread 0: post a step, if there are other threads, and take part in it. Others: take part in all steps after number
-    `last`; return once none comes.
+    """Thread 0: post a step for as many threads as the sizes say, and take part in it. Others: take part in all steps after what
+    was posted as `last`; return once none comes, or one in which they have no part. They get the sizes for one thread, which
+    those for two threads follow, and so on.
 
-    Returns the number of the last step. One function serves both, so that the model is compiled once.
+    Returns what was posted last. One function serves both, so that the model is compiled once.
     """
-    memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
+    memory, at = read_memory(memory_address), sizes_address
     while True:
         if thread == 0:
-            if sizes.threads > 1:
-                last = atomic_add(memory.control + POSTED, 1) + 1
+            if read_sizes(at).threads > 1:
+                post_step(memory.control, read_sizes(at).threads)
         else:
             posted = wait_for_step(memory.control, last)
-            if posted == last:
-                return last
-            last = posted
-        _forward((memory_address, sizes_address), memory, sizes, thread)
+            if posted == last or thread >= posted % TEAMS:
+                return posted
+            last, at = posted, sizes_address + (posted % TEAMS - 1) * SIZES_BYTES
+        _forward((memory_address, at), memory, read_sizes(at), thread)
         if thread == 0:
             return last

@@ -17,6 +17,7 @@ from puna.backends.cpu.layout import (
     ADD,
     BLOCK,
     KINDS,
+    PANEL_BYTES,
     SET,
     SUPERBLOCK,
     PackedMatrix,
@@ -66,9 +67,10 @@ def run_dequantize_row(matrix: PackedMatrix, row: int, size: int, out: int) -> N
 
 def run_multiply(matrix: PackedMatrix, x: int, stride: int, tokens: int, y: int, y_stride: int, groups: int) -> None:
     """The product, then added a second time."""
+    scratch = aligned_zeros(PANEL_BYTES)
     for mode in (SET, ADD):
         load_entry(f"multiply_{matrix.kind.name}")(
-            matrix.address, matrix.columns, x, stride, tokens, y, y_stride, 0, groups, mode
+            matrix.address, matrix.columns, x, stride, tokens, y, y_stride, 0, groups, mode, scratch.ctypes.data
         )
 
 
@@ -154,9 +156,11 @@ def test_quantize_rounds_to_the_nearest_of_255_levels(blocks: int) -> None:
     scales, sums = record[32 * blocks : 40 * blocks].view(np.float32).reshape(2, blocks)
     assert np.abs(q * scales[:, None] - x.reshape(blocks, 32)).max() <= scales.max() / 2 * 1.0001
     np.testing.assert_allclose(sums, scales * q.sum(axis=1), rtol=1e-6)
-    offsets = record[40 * blocks : 48 * blocks].view(np.int16).reshape(blocks, 2, 2)  # halves of blocks, halves of quads
-    np.testing.assert_array_equal(offsets, 32 * q.reshape(blocks, 2, 4, 2, 2).sum(axis=(2, 4)))
-    np.testing.assert_array_equal(record[48 * blocks :].view(np.int32), -128 * q.sum(axis=1))
+    runs = record[40 * blocks : 48 * blocks].view(np.int16).reshape(blocks, 2, 2)  # halves of blocks, halves of quads
+    np.testing.assert_array_equal(runs, -32 * q.reshape(blocks, 2, 4, 2, 2).sum(axis=(2, 4)))
+    np.testing.assert_array_equal(record[48 * blocks : 52 * blocks].view(np.int32), -128 * q.sum(axis=1))
+    centres = record[52 * blocks :].view(np.int16).reshape(blocks, 2)
+    np.testing.assert_array_equal(centres, -8 * q.reshape(blocks, 8, 2, 2).sum(axis=(1, 3)))
     assert scales[0] == 0 and (blocks == 1 or np.abs(q[1:]).max(axis=1).min() == 127)
 
 

@@ -51,7 +51,7 @@ def on_level(level: str, function: str) -> str:
     code = (
         f"from puna.backends.cpu import host; from tests.backends.cpu import test_simd; print(host.LEVEL, test_simd.{function}())"
     )
-    env = os.environ | {"PUNA_KERNELS": level}
+    env = os.environ | {"PUNA_SIMD": level}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     found, made = done.stdout.split()
     if found != level:
@@ -76,18 +76,18 @@ def test_kernels_of_all_levels_give_the_same_bits(level: str) -> None:
 def test_a_level_that_the_cpu_lacks_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """LLVM would abort the process."""
     monkeypatch.setattr(host, "IS_X86", True)
-    monkeypatch.setenv("PUNA_KERNELS", "avx512")
+    monkeypatch.setenv("PUNA_SIMD", "avx512")
     monkeypatch.setattr(host, "CPU_FEATURES", frozenset({"avx2", "fma", "f16c"}))
     assert host._level() == "avx2"
     monkeypatch.setattr(host, "CPU_FEATURES", frozenset({"avx2", "fma", "f16c", "avxvnni"}))
     assert host._level() == "avxvnni"
-    monkeypatch.setenv("PUNA_KERNELS", "portable")
+    monkeypatch.setenv("PUNA_SIMD", "portable")
     assert host._level() == "portable"
     monkeypatch.setattr(host, "IS_X86", False)
     assert host._level() == "portable"
 
 
 def test_a_level_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUNA_KERNELS", "avx1024")
-    with pytest.raises(DeviceError, match=f"PUNA_KERNELS is 'avx1024'; this CPU has .*{host.LEVEL}"):
+    monkeypatch.setenv("PUNA_SIMD", "avx1024")
+    with pytest.raises(DeviceError, match=f"PUNA_SIMD is 'avx1024'; this CPU has .*{host.LEVEL}"):
         host.require_cpu()

@@ -1,0 +1,34 @@
+"""ONNX Runtime GenAI: a folder that its model builder wrote."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from puna.peers.base import LoadedPeer, Seconds
+
+
+def load(model: Path, threads: int, context: int) -> LoadedPeer:
+    """Load a folder of the model builder."""
+    import onnxruntime_genai
+
+    config = onnxruntime_genai.Config(str(model))
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+    llm = onnxruntime_genai.Model(config)
+
+    def measure(prompt: Sequence[int], answer: Sequence[int]) -> Seconds:
+        params = onnxruntime_genai.GeneratorParams(llm)
+        length = len(prompt) + len(answer) + 1
+        params.set_search_options(do_sample=False, max_length=length, min_length=length)
+        generator = onnxruntime_genai.Generator(llm, params)
+        started = time.perf_counter()
+        generator.append_tokens(list(prompt))
+        generator.generate_next_token()
+        prompt_done = time.perf_counter()
+        for _ in answer:
+            generator.generate_next_token()
+        return Seconds(prompt_done - started, time.perf_counter() - prompt_done)
+
+    return LoadedPeer(onnxruntime_genai.__version__, "the folder's types", measure)
