@@ -40,7 +40,7 @@ TURNS = 8  # of each thread, at least, so that all end at about the same time
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MatrixPart:
     """Rows first..last-1 of a tensor, over all experts, which begin the group at `target`."""
 
     tensor: Tensor
@@ -101,7 +101,7 @@ def _empty(tensors: Mapping[str, Tensor], kinds: Mapping[str, PackedType]) -> di
     return matrices
 
 
-def _parts(tensor: Tensor, matrix: PackedMatrix) -> Iterator[Part]:
+def _parts(tensor: Tensor, matrix: PackedMatrix) -> Iterator[MatrixPart]:
     """Whole groups of rows, few enough at a time."""
     experts, rows, columns = (1, *tensor.shape)[-3:]
     step = max(GROUP, MADE_WEIGHTS // columns // GROUP * GROUP)
@@ -110,12 +110,12 @@ def _parts(tensor: Tensor, matrix: PackedMatrix) -> Iterator[Part]:
             group = (expert * padded(rows, GROUP) + first) // GROUP
             target = matrix.address + group * matrix.kind.group_bytes(matrix.columns)
             begin = expert * rows
-            yield Part(tensor, matrix.kind, begin + first, begin + min(first + step, rows), target)
+            yield MatrixPart(tensor, matrix.kind, begin + first, begin + min(first + step, rows), target)
 
 
-def _turns(parts: Sequence[Part], limit: int) -> Iterator[list[Part]]:
+def _turns(parts: Sequence[MatrixPart], limit: int) -> Iterator[list[MatrixPart]]:
     """Parts that a thread packs in one call: mapped ones of `limit` bytes together, or one that is made."""
-    turn: list[Part] = []
+    turn: list[MatrixPart] = []
     for part in parts:
         if turn and not (part.is_mapped and turn[-1].is_mapped and sum(one.num_bytes for one in turn) < limit):
             yield turn
@@ -125,7 +125,7 @@ def _turns(parts: Sequence[Part], limit: int) -> Iterator[list[Part]]:
         yield turn
 
 
-def _pack(parts: Sequence[Part]) -> int:
+def _pack(parts: Sequence[MatrixPart]) -> int:
     """Interleave parts. Returns their bytes in the file."""
     calls = [call for part in parts for call in _calls(part)]
     table = np.frombuffer(b"".join(bytes_of(row) for _, row, _ in calls), np.uint8)
@@ -139,7 +139,7 @@ def _pack(parts: Sequence[Part]) -> int:
     return sum(part.num_bytes for part in parts)
 
 
-def _calls(part: Part) -> Iterator[tuple[Part, InterleaveRow, Bytes]]:
+def _calls(part: MatrixPart) -> Iterator[tuple[MatrixPart, InterleaveRow, Bytes]]:
     """What to interleave: whole groups, then a padded last one. With each row of the table the bytes that it points to."""
     data = part.rows()
     whole, kind = len(data) // GROUP * GROUP, part.kind

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from puna.backends.cpu.layout import ALIGNMENT, GROUP, KINDS, PackedMatrix, padded
-from puna.backends.cpu.packing import Part, _turns, pack, pack_all
+from puna.backends.cpu.packing import MatrixPart, _turns, pack, pack_all
 from puna.errors import ModelFormatError
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, SCALES
@@ -221,6 +221,6 @@ def test_a_bad_scale_among_many_matrices_is_told_of_its_own() -> None:
 def test_rows_that_are_made_are_packed_one_part_at_a_time_and_others_together() -> None:
     mapped = random_tensor("Q8_0", 8, 32)
     made = dataclasses.replace(mapped, data=ComputedRows((8, 34), lambda first, last: mapped.data[first:last]))
-    parts = [Part(tensor, KINDS["Q8_0"], 0, 8, 0) for tensor in (mapped, mapped, mapped, made, made, mapped)]
+    parts = [MatrixPart(tensor, KINDS["Q8_0"], 0, 8, 0) for tensor in (mapped, mapped, mapped, made, made, mapped)]
     assert [len(turn) for turn in _turns(parts, 2 * mapped.num_bytes)] == [2, 1, 1, 1, 1]
     assert [part for turn in _turns(parts, 1) for part in turn] == parts
