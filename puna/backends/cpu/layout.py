@@ -125,6 +125,17 @@ class MatrixRow(NamedTuple):
     expert_bytes: int  # from one expert's matrix to the next
 
 
+class InterleaveRow(NamedTuple):
+    """A call of an entry `interleave_*`."""
+
+    entry: int  # address
+    source: int  # address of the first row in the file's form
+    row_bytes: int
+    blocks: int  # of a row
+    groups: int
+    target: int  # address of the first group
+
+
 class AdapterRow(NamedTuple):
     """A row of `Memory.adapters`: what a LoRA adapter adds to a matrix, B A. All 0 where it adds nothing."""
 
@@ -162,7 +173,9 @@ class LayerRow(NamedTuple):
 
 
 LAYER_VECTORS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_smoothing", "k_smoothing")
-MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES = (8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow))
+MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES, INTERLEAVE_BYTES = (
+    8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow, InterleaveRow)
+)
 
 
 class StepSizes(NamedTuple):
