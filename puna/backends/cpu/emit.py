@@ -24,16 +24,13 @@ def machine_code(kernel: Any, num_arguments: int) -> tuple[str, bytes]:
     return symbol, bytes(machine.emit_object(module))
 
 
-def assembly(kernel: Any, num_arguments: int, triple: str = "", cpu: str = host.CPU_NAME) -> str:
-    """What a kernel becomes on this CPU, or on another one: the triple and the CPU as LLVM names them (docs/kernels.md)."""
+def assembly(kernel: Any, num_arguments: int, triple: str, cpu: str) -> str:
+    """The machine code of a kernel for a triple and a CPU, as LLVM names them, to be read (docs/kernels.md)."""
     _, module = _linked(kernel, num_arguments)
-    if not triple:
-        machine = _target_machine()
-    else:
-        llvm.initialize_all_targets()
-        llvm.initialize_all_asmprinters()
-        machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=OPTIMISATION)
-        module.triple, module.data_layout = triple, str(machine.target_data)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=OPTIMISATION)
+    module.triple, module.data_layout = triple, str(machine.target_data)
     _optimise(module, machine)
     return str(machine.emit_assembly(module))
 

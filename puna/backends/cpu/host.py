@@ -45,7 +45,8 @@ def _level() -> str:
 
 
 LEVEL = _level()
-PORTABLE = LEVEL in ("dotprod", "portable")  # no instruction of x86 is called by name
+PLAIN = ("dotprod", "portable")  # levels that call no instruction of x86 by name
+PORTABLE = LEVEL in PLAIN
 EMULATES = False  # tests set this to run on any CPU what only others have: products of bytes by plain vectors
 WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
