@@ -80,9 +80,19 @@ def pairs_and_tops(numbers: Bytes, quads: int, width: int) -> Bytes:
 
 
 def simple(blocks: Blocks) -> Bytes:
+    return before_scales(by_quad(blocks["qs"].view(np.uint8)), blocks)
+
+
+def five_bits(blocks: Blocks) -> Bytes:
+    fifths = np.unpackbits(blocks["qh"], axis=2, bitorder="little")
+    return before_scales(pairs_and_tops(by_quad(planes(blocks["qs"], 4, 16) | fifths << 4), 8, 1), blocks)
+
+
+def before_scales(numbers: Bytes, blocks: Blocks) -> Bytes:
+    """All numbers, then the scales of all blocks."""
     fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
     scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
-    return np.concatenate([by_quad(blocks["qs"].view(np.uint8)).reshape(-1), scales.reshape(-1)])
+    return np.concatenate([numbers.reshape(-1), scales.reshape(-1)])
 
 
 def q4_k(blocks: Blocks) -> Bytes:
@@ -103,6 +113,7 @@ def q6_k(blocks: Blocks) -> Bytes:
 
 DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
     **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    **dict.fromkeys(("Q5_0", "Q5_1"), five_bits),
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
