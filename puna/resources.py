@@ -30,6 +30,7 @@ UNIFIED_ROOTS = (GROUPS, f"{GROUPS}/unified")  # where systemd mounts version 2:
 NO_LIMIT = 1 << 60  # version 1 writes a huge number for "no limit"
 MAX_DEPTH = 40  # groups to read, from the process's own upwards
 CHOOSING = ("_NUM_THREADS", "_CORETYPE", "_CPU_FEATURES", "_CPU_CAPABILITY")  # how variables end that choose a library's code
+MAX_CPUS = 1024  # whose numbers are told; more are counted
 MAX_DIGITS = 20  # longer numbers are ignored
 MAX_FILE_BYTES = 1 << 20
 # memory.stat's names of file pages, which the kernel drops when memory is short.
@@ -209,12 +210,22 @@ def cpu_identity(machine: Machine | None = None) -> str:
 
 
 def allowed_cores(machine: Machine) -> int | None:
-    """The CPUs that this process may run on; None if unknown."""
+    """How many CPUs this process may run on; None if unknown."""
+    return min((count for text in _cpu_lists(machine) if (count := count_of_list(text)) is not None), default=None)
+
+
+def allowed_cpus(machine: Machine) -> list[int] | None:
+    """The numbers of the CPUs that this process may run on, at most MAX_CPUS; None if unknown."""
+    lists = (numbers_of_list(text) for text in _cpu_lists(machine))
+    return min((numbers for numbers in lists if numbers is not None), key=len, default=None)
+
+
+def _cpu_lists(machine: Machine) -> list[str | None]:
+    """By affinity and by cpuset, as lists of the kernel."""
     lines = (machine.read("/proc/self/status") or "").splitlines()
     lists = [next((line.partition(":")[2] for line in lines if line.startswith("Cpus_allowed_list:")), None)]
     lists += [machine.read(f"{folder}/cpuset.cpus.effective") for folder in _unified(machine)]
-    lists += [machine.read(f"{folder}/cpuset.cpus") for folder in _legacy(machine, "cpuset")]
-    return min((count for text in lists if (count := count_of_list(text)) is not None), default=None)
+    return lists + [machine.read(f"{folder}/cpuset.cpus") for folder in _legacy(machine, "cpuset")]
 
 
 def cpu_quota(machine: Machine) -> float | None:
@@ -291,14 +302,31 @@ def count_of_list(text: str | None) -> int | None:
     >>> count_of_list("0-3,8"), count_of_list("0"), count_of_list("x"), count_of_list("3-1"), count_of_list("")
     (5, 1, None, None, None)
     """
-    total = 0
+    ranges = _ranges(text)
+    return None if ranges is None else sum(high - low + 1 for low, high in ranges)
+
+
+def numbers_of_list(text: str | None) -> list[int] | None:
+    """The first MAX_CPUS numbers of a list of the kernel; None if the text is not a list.
+
+    >>> numbers_of_list("0-3,8"), numbers_of_list("")
+    ([0, 1, 2, 3, 8], None)
+    """
+    ranges = _ranges(text)
+    if ranges is None:
+        return None
+    return [number for low, high in ranges for number in range(low, min(high, low + MAX_CPUS) + 1)][:MAX_CPUS]
+
+
+def _ranges(text: str | None) -> list[tuple[int, int]] | None:
+    found = []
     for part in (text or "").strip().split(","):
         first, _, last = part.partition("-")
         low, high = whole(first), whole(last or first)
         if low is None or high is None or high < low:
             return None
-        total += high - low + 1
-    return total
+        found.append((low, high))
+    return found
 
 
 def _pairs(text: str | None) -> dict[str, int]:

@@ -23,6 +23,7 @@ ROWS = [
     ["keywords", "version"],
     ["errors", "files", "units"],
     ["checks", "deadlines", "install", "resources", "philox"],
+    ["cores"],
     ["model"],
     ["progress", "config", "paths", "causes", "pooling", "schemas", "gbnf"],
     ["request", "messages", "report", "variables"],

@@ -28,10 +28,23 @@ from puna.backends.cpu.layout import (
     EXPONENT,
     EXPONENT_ONE,
     GROUP,
+    INTERLEAVE_BYTES,
     KINDS,
+    InterleaveRow,
     PackedType,
 )
-from puna.backends.cpu.simd import I16x8, any_negative, build_load, build_store, constant, load_u8, store_u8, zeros_i16x8
+from puna.backends.cpu.simd import (
+    I16x8,
+    any_negative,
+    build_load,
+    build_store,
+    call,
+    constant,
+    load_u8,
+    store_u8,
+    tuple_reader,
+    zeros_i16x8,
+)
 from puna.backends.cpu.unpacking import UNPACKINGS
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -286,6 +299,19 @@ def _float_interleaver(kind: PackedType) -> Any:
         return 0
 
     return interleave
+
+
+_read_row = tuple_reader(InterleaveRow)
+
+
+@entry
+def interleave_all(table, count):
+    """Make the calls of a table. Returns the number of the first one with a bad scale, from 1 on; 0: there is none."""
+    for number in range(count):
+        row = _read_row(table + INTERLEAVE_BYTES * number)
+        if call(row.entry, row.source, row.row_bytes, row.blocks, row.groups, row.target) != 0:
+            return number + 1
+    return 0
 
 
 interleave_f32, interleave_f16, interleave_bf16 = (_float_interleaver(KINDS[name]) for name in ("F32", "F16", "BF16"))

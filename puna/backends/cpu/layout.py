@@ -55,10 +55,11 @@ KV_TYPES = ("f16", "f32", "int8")
 
 SET, ADD = 0, 1  # how a product writes its output
 
-TILE_ROWS = 4  # of attention
+TILE_ROWS = 96  # the most rows of a tile of attention; whole strips (`attention.py`)
 SPAN = 128  # positions that attention sums before it adds them to the earlier ones; whole pages
 EVEN = 8  # tiles per thread from which whole tiles share out evenly enough
-MAX_PARTIALS = 1 << 14  # (tile, span) sums that can wait to be added
+PARTIAL_ROWS = 4  # rows of such a tile, for each span of which there is room for sums that wait to be added
+MAX_PARTIALS = 1 << 16  # (row, span) sums that can wait
 VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 
@@ -124,6 +125,17 @@ class MatrixRow(NamedTuple):
     expert_bytes: int  # from one expert's matrix to the next
 
 
+class InterleaveRow(NamedTuple):
+    """A call of an entry `interleave_*`."""
+
+    entry: int  # address
+    source: int  # address of the first row in the file's form
+    row_bytes: int
+    blocks: int  # of a row
+    groups: int
+    target: int  # address of the first group
+
+
 class AdapterRow(NamedTuple):
     """A row of `Memory.adapters`: what a LoRA adapter adds to a matrix, B A. All 0 where it adds nothing."""
 
@@ -161,7 +173,9 @@ class LayerRow(NamedTuple):
 
 
 LAYER_VECTORS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_smoothing", "k_smoothing")
-MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES = (8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow))
+MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES, INTERLEAVE_BYTES = (
+    8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow, InterleaveRow)
+)
 
 
 class StepSizes(NamedTuple):
@@ -191,7 +205,7 @@ class StepSizes(NamedTuple):
     table_stride: int
     scratch_stride: int
     span: int  # positions
-    tile_bytes: int  # of a tile's sums, maxima and totals
+    sum_bytes: int  # of a row's sums, maximum and total
     num_partials: int
     head_bytes: int  # of a page: one layer and KV head
     whole_heads: int  # 1: K and V are written a head at a time, because each has a scale
@@ -226,14 +240,28 @@ class BufferAddresses(NamedTuple):
     up: int  # the same
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
-    scratch: int  # (threads) attention's scores and two tiles' sums
-    partials: int  # (num_partials) sums of a tile over a span
+    scratch: int  # (threads) a panel of a product, or a tile of attention
+    tiles: int  # TileBuffers (threads), in `scratch`
+    partials: int  # (num_partials) sums of a row over a span
     dequantize_row: int  # the entries for this model's types (`compiled.py`): `dequantize_row_*`, of the embedding
     write_kv: int  # `write_kv_*`
     attend: int  # `attend_*`
     softcap: int  # 0 where no layer needs it
     experts: int
     routing: int  # Routing
+
+
+class TileBuffers(NamedTuple):
+    """Addresses of a thread's buffers for a tile of attention of up to TILE_ROWS rows. A panel is 16 columns."""
+
+    positions: int  # int32 (rows)
+    q: int  # float32 (rows, head_dim), times the scale of scores; rows are padded to whole vectors
+    scores: int  # float32 (rows, span)
+    keys: int  # float32 (panels of slots, head_dim, 16)
+    values: int  # float32 (panels of head_dim, span, 16)
+    scales: int  # float32 (2, span): of int8 keys and values
+    sums: int  # (rows) sums of a row
+    later: int  # (rows) sums of a row over a later span
 
 
 class Routing(NamedTuple):
@@ -247,6 +275,9 @@ class Routing(NamedTuple):
     tokens: int  # int32 (pairs): the row's token
     ends: int  # int32 (experts): the row after the expert's last one
     rows: int  # (pairs): what goes into the experts, as a float32 row and its record; then the float32 row that comes out
+
+
+TILE_BYTES = 8 * len(TileBuffers._fields)
 
 
 def bytes_of(row: NamedTuple) -> bytes:
@@ -281,9 +312,25 @@ def record_bytes(columns: int) -> int:
     return columns // BLOCK * RECORD_BLOCK
 
 
-def tile_bytes(head_dim: int) -> int:
-    """Bytes of an attention tile: sums, running maxima and totals, float32."""
-    return padded(4 * TILE_ROWS * (padded_head_dim(head_dim) + 2), ALIGNMENT)
+def sum_bytes(head_dim: int) -> int:
+    """Bytes of the sums of a row of attention, float32: weighted values, the maximum, the total of weights; whole vectors."""
+    return 4 * (padded_head_dim(head_dim) + GROUP)
+
+
+def tile_bytes(head_dim: int, span: int) -> TileBuffers:
+    """Bytes of each of the buffers of a tile."""
+    sums = TILE_ROWS * sum_bytes(head_dim)
+    numbers = TileBuffers(
+        positions=TILE_ROWS,
+        q=TILE_ROWS * padded(head_dim, GROUP),
+        scores=TILE_ROWS * span,
+        keys=span * head_dim,
+        values=span * padded_head_dim(head_dim),
+        scales=2 * span,
+        sums=sums // 4,
+        later=sums // 4,
+    )
+    return TileBuffers(*(padded(4 * count, ALIGNMENT) for count in numbers))
 
 
 def span_of(page_size: int) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
-from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
+from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of, tile_buffers
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
@@ -25,7 +24,7 @@ from puna.backends.cpu.layout import (
     aligned_zeros,
     bytes_of,
 )
-from puna.backends.cpu.packing import pack
+from puna.backends.cpu.packing import pack_all
 from puna.backends.cpu.smoothing import smoothing_factors
 from puna.backends.cpu.tables import (
     PackedAdapter,
@@ -36,9 +35,11 @@ from puna.backends.cpu.tables import (
     matrix_rows,
     packed_adapter,
 )
-from puna.backends.cpu.threads import Team, ThreadPolicy
+from puna.backends.cpu.thread_policy import ThreadPolicy
+from puna.backends.cpu.threads import Team
 from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
+from puna.cores import ThreadChoice, choose_threads
 from puna.errors import DeviceError
 from puna.formats.base import Checkpoint
 from puna.model.rotary import RotaryTables
@@ -46,7 +47,7 @@ from puna.model.spec import ModelConfig
 from puna.model.weights import tensor_shapes
 from puna.plan import Plan
 from puna.progress import SILENT, Reporter
-from puna.resources import memory_bytes, own_bytes, return_free_memory, usable_cores
+from puna.resources import memory_bytes, own_bytes, return_free_memory
 from puna.units import counted
 
 ROW_ARRAYS = ("token_ids", "positions", "starts", "logit_rows", "hidden_rows", "row_adapters")  # int32; each step fills them
@@ -55,9 +56,9 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def create(config: EngineConfig, report: Reporter = SILENT) -> CPUBackend:
-    """A CPU backend with `config.threads` threads, or one per usable core."""
+    """A CPU backend with at most `config.threads` threads, or as many as this machine has for one program."""
     host.require_cpu()
-    return CPUBackend(config.threads or usable_cores())
+    return CPUBackend(choose_threads(config.threads))
 
 
 def begin_to_compile(weight_types: Sequence[str], kv_type: str) -> None:
@@ -73,11 +74,12 @@ class CPUBackend:
     filters: frozenset[str] = frozenset()
     prompts_apart = False
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: ThreadChoice) -> None:
+        self._threads = threads
         total, free = memory_bytes()
         extras = [name.upper() for name in ("avx2", "avx512f", "avx512vnni", "avxvnni", "neon") if name in host.CPU_FEATURES]
-        description = f"{host.CPU_NAME}, {counted(threads, 'thread')}, {' '.join(extras) or 'portable vectors'}"
-        self.info = DeviceInfo("cpu", description, threads, total, free)
+        description = f"{host.CPU_NAME}, {counted(threads.start, 'thread')}, {' '.join(extras) or 'portable vectors'}"
+        self.info = DeviceInfo("cpu", description, threads.start, total, free)
         self.kv_arithmetic = f"kernels {host.cache_key()}, numpy {np.__version__}"  # rotary tables are numpy's
         self._arrays: dict[str, Bytes] = {}
         self._routing: dict[str, Bytes] = {}
@@ -98,11 +100,11 @@ class CPUBackend:
         prepare(entries_for(kinds.values(), kinds["embed"], plan.kv_type, entries_of_layers(config)), report)
         self._vocab_size, self._hidden_size = config.vocab_size, config.hidden_size
         self._run = load_entry("run")
-        self._matrices = dict(_packed(checkpoint, kinds, self.info.threads, report))
+        self._matrices = _packed(checkpoint, kinds, self._threads.most, report)
         self._vectors = _vectors(checkpoint)
         self._smoothing = dict(smoothing_factors(config, checkpoint.tensors)) if plan.kv_type == "int8" else {}
         self._adapters = list(map(packed_adapter, checkpoint.adapters))
-        self._policy = ThreadPolicy(self.info.threads)
+        self._policy = ThreadPolicy(self._threads.counts, self._threads.start)
         self._allocate(config, plan)
         return_free_memory()
         self._start_threads()
@@ -110,10 +112,10 @@ class CPUBackend:
     def _start_threads(self) -> None:
         """Start the threads of this process. A forked child has none: it starts its own before its first step."""
         self._arrays["control"][:] = 0
-        self._team = Team(self.info.threads, self._arrays["control"], self._serve)
+        self._team = Team(self._threads.most, self._arrays["control"], self._serve)
 
     def _allocate(self, config: ModelConfig, plan: Plan) -> None:
-        sizes, tokens = sizes_of(config, plan, self.info.threads), plan.max_tokens
+        sizes, tokens = sizes_of(config, plan, self._threads.most), plan.max_tokens
         self._rotary = RotaryTables(config)
         arrays = _zeros(buffer_bytes(config, plan, sizes, len(self._rotary)))
         self._routing = _zeros(routing_bytes(config, plan, sizes))
@@ -124,14 +126,15 @@ class CPUBackend:
             "layers": _table(layers),
             "final_norm": self._vectors["final_norm"].view(np.uint8),
             "routing": _table([Routing(**_addresses(self._routing))]),
+            "tiles": _table(tile_buffers(arrays["scratch"].ctypes.data, sizes)),
         }
         entries = entries_of_step(config, self._matrices["embed"].kind, plan.kv_type)
         arrays["memory"] = _table([BufferAddresses(**_addresses(arrays), **entries)])
-        arrays["sizes"], arrays["sizes_alone"] = _table([sizes]), _table([sizes._replace(threads=1)])
+        arrays["sizes"] = _table([sizes._replace(threads=n + 1) for n in range(self._threads.most)])
         self._arrays = arrays
         self._addresses = arrays["memory"].ctypes.data, arrays["sizes"].ctypes.data
-        alone = arrays["memory"].ctypes.data, arrays["sizes_alone"].ctypes.data
-        self._run_shared, self._run_alone = self._run.bound(*self._addresses, 0, 0), self._run.bound(*alone, 0, 0)
+        each = range(0, len(arrays["sizes"]), len(bytes_of(sizes)))
+        self._runs = [self._run.bound(self._addresses[0], self._addresses[1] + at, 0, 0) for at in each]  # of 1, 2, ... threads
         self._job = arrays["job"].view(np.int64)
         rows = (arrays[name].view(np.int32) for name in ROW_ARRAYS)
         self._token_ids, self._positions, self._starts, self._logit_rows, self._hidden_rows, self._row_adapters = rows
@@ -152,14 +155,10 @@ class CPUBackend:
             self._start_threads()
         self._write_job(batch)
         rows = len(batch.token_ids)
-        shared = self._policy.shares(rows)
+        threads = self._policy.threads_for(rows)
         start = time.perf_counter()
-        if shared:
-            with self._team:
-                self._run_shared()
-        else:
-            self._run_alone()
-        self._policy.note(rows, shared, time.perf_counter() - start)
+        self._team.step(threads, self._runs[threads - 1])
+        self._policy.note(rows, time.perf_counter() - start)
         logits = self._logits[: len(batch.logit_rows), : self._vocab_size].copy()
         return Computed(logits, self._hidden[: len(batch.hidden_rows), : self._hidden_size].copy())
 
@@ -205,20 +204,20 @@ def _names(config: ModelConfig, is_matrix: bool) -> list[str]:
     return [name for name, shape in tensor_shapes(config).items() if (len(shape) > 1) == is_matrix]
 
 
-def _packed(
-    checkpoint: Checkpoint, kinds: Mapping[str, PackedType], threads: int, report: Reporter
-) -> Iterator[tuple[str, PackedMatrix]]:
+def _packed(checkpoint: Checkpoint, kinds: Mapping[str, PackedType], threads: int, report: Reporter) -> dict[str, PackedMatrix]:
     """All matrices, by name."""
-    tensors = [checkpoint.tensors[name] for name in kinds]
-    others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
+    tensors = {name: checkpoint.tensors[name] for name in kinds}
+    others = sorted({tensor.type.name for tensor in tensors.values() if tensor.type.name not in KINDS})
     if others:
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
-    total, done = sum(tensor.num_bytes for tensor in tensors), 0
-    with ThreadPoolExecutor(threads) as pool:
-        for name, tensor, matrix in zip(kinds, tensors, pool.map(pack, tensors, kinds.values()), strict=True):
-            done += tensor.num_bytes
-            report.progress("loading weights", done, total, "bytes")
-            yield name, matrix
+    total, done = sum(tensor.num_bytes for tensor in tensors.values()), 0
+
+    def packed(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        report.progress("loading weights", done, total, "bytes")
+
+    return pack_all(tensors, kinds, threads, packed)
 
 
 def _vectors(checkpoint: Checkpoint) -> dict[str, FloatVector]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from puna.backends.cpu.barrier import barrier, wait_for_step
+from puna.backends.cpu.barrier import TEAMS, barrier, post_step, wait_for_step
 from puna.backends.cpu.jit import entry, kernel
 from puna.backends.cpu.job import read_layer, read_matrix, read_memory, read_sizes, share
 from puna.backends.cpu.kernels import add_row, copy_row, head_norm, multiply_numbers, quantize_blocks, rms_norm, rope, scale_row
@@ -18,7 +18,6 @@ from puna.backends.cpu.layout import (
     EMBED,
     GATE,
     LM_HEAD,
-    POSTED,
     ROUTER,
     SET,
     SLOTS,
@@ -27,10 +26,13 @@ from puna.backends.cpu.layout import (
     K,
     O,
     Q,
+    StepSizes,
     V,
 )
 from puna.backends.cpu.products import output, product, quantize
-from puna.backends.cpu.simd import atomic_add, call, load_i32, load_i64
+from puna.backends.cpu.simd import call, load_i32, load_i64
+
+SIZES_BYTES = 8 * len(StepSizes._fields)
 
 
 @kernel
@@ -240,21 +242,22 @@ def _forward(addresses, memory, sizes, thread):
 
 @entry
 def run(memory_address, sizes_address, thread, last):
-    """Thread 0: post a step, if there are other threads, and take part in it. Others: take part in all steps after number
-    `last`; return once none comes.
+    """Thread 0: post a step for as many threads as the sizes say, and take part in it. Others: take part in all steps after what
+    was posted as `last`; return once none comes, or one in which they have no part. They get the sizes for one thread, which
+    those for two threads follow, and so on.
 
-    Returns the number of the last step. One function serves both, so that the model is compiled once.
+    Returns what was posted last. One function serves both, so that the model is compiled once.
     """
-    memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
+    memory, at = read_memory(memory_address), sizes_address
     while True:
         if thread == 0:
-            if sizes.threads > 1:
-                last = atomic_add(memory.control + POSTED, 1) + 1
+            if read_sizes(at).threads > 1:
+                post_step(memory.control, read_sizes(at).threads)
         else:
             posted = wait_for_step(memory.control, last)
-            if posted == last:
-                return last
-            last = posted
-        _forward((memory_address, sizes_address), memory, sizes, thread)
+            if posted == last or thread >= posted % TEAMS:
+                return posted
+            last, at = posted, sizes_address + (posted % TEAMS - 1) * SIZES_BYTES
+        _forward((memory_address, at), memory, read_sizes(at), thread)
         if thread == 0:
             return last

@@ -1,20 +1,29 @@
-"""The thread team: no step at any time loses a wake-up; closing ends every thread. And the policy: who runs a step."""
+"""The thread team: no step at any time loses a wake-up, whatever its number of threads; closing ends every thread."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from puna.backends import create_backend
 from puna.backends.base import Backend
-from puna.backends.cpu.threads import MAX_ALONE, ThreadPolicy
+from puna.backends.cpu.job import share
+from puna.backends.cpu.threads import Team
 from puna.batch import Batch
-from puna.config import EngineConfig
-from tests.conformance.test_backends import ODD_SIZES, loaded, plan_of
+from puna.config import EngineConfig, KVType
+from puna.formats.base import Checkpoint
+from tests.conformance.test_backends import FAMILY_SIZES, ODD_SIZES, loaded, plan_of
 from tests.fakes import chunk_of, random_checkpoint
 
 CHECKPOINT = random_checkpoint(ODD_SIZES["plain"], "Q8_0", seed=1)
@@ -30,17 +39,109 @@ def test_a_step_at_any_moment_finds_its_threads() -> None:
     rng = np.random.default_rng(1)
     with loaded("cpu", CHECKPOINT, threads=2) as backend:
         expected = one_token(backend, 5)
-        for pause in rng.uniform(0, 0.012, 250):
+        for pause in rng.uniform(0, 0.016, 250):
             time.sleep(pause)
             assert one_token(backend, 5) == expected
 
 
-def test_more_threads_than_cores_give_the_same_bits() -> None:
-    found = []
-    for threads in (1, 3, 5):
-        with loaded("cpu", CHECKPOINT, threads=threads) as backend:
-            found.append([one_token(backend, token) for token in range(8)])
-    assert found[0] == found[1] == found[2]
+@dataclass
+class Fixed:
+    """In the place of a policy: the numbers of threads in turn."""
+
+    counts: Iterator[int]
+
+    def threads_for(self, rows: int) -> int:
+        return next(self.counts)
+
+    def note(self, rows: int, seconds: float) -> None: ...
+
+
+@contextmanager
+def with_threads(checkpoint: Checkpoint, counts: Iterable[int], **settings: Any) -> Iterator[Backend]:
+    """A backend whose steps run on these numbers of threads, over and over."""
+    wanted = list(counts)
+    with loaded("cpu", checkpoint, threads=max(wanted), **settings) as backend:
+        backend._policy = Fixed(cycle(wanted))  # type: ignore[attr-defined]
+        yield backend
+
+
+TEXT = list(range(3, 43))
+
+
+def logits_of(backend: Backend) -> list[bytes]:
+    """Of a prompt, and of tokens after it: long enough for two spans of attention."""
+    pages = list(range(len(TEXT) // 16 + 2))
+    found = [backend.step(Batch.of([chunk_of(TEXT, 0, pages, num_logits=2, prompt_length=len(TEXT))])).logits().tobytes()]
+    for at in range(len(TEXT), len(TEXT) + 4):
+        found.append(
+            backend.step(Batch.of([chunk_of([at], at, pages, num_logits=1, prompt_length=len(TEXT))])).logits().tobytes()
+        )
+    return found
+
+
+def test_each_step_may_have_its_own_number_of_threads() -> None:
+    """Threads join and leave between steps, some of them while they look for the next one: the bits are those of one thread."""
+    counts = [int(n) for n in np.random.default_rng(3).integers(1, 9, 300)]
+    print("seed 3", counts)
+    with with_threads(CHECKPOINT, [1]) as alone, with_threads(CHECKPOINT, counts) as backend:
+        expected = [one_token(alone, token) for token in range(8)]
+        assert [one_token(backend, i % 8) for i in range(300)] == [expected[i % 8] for i in range(300)]
+
+
+@pytest.mark.parametrize("threads", [pytest.param(n, marks=[] if n in (2, 3, 8, 64) else pytest.mark.full) for n in range(2, 65)])
+def test_any_number_of_threads_gives_the_bits_of_one(threads: int) -> None:
+    """Most matrices have fewer groups of rows than these threads: some have nothing to do."""
+    with with_threads(CHECKPOINT, [1]) as alone, with_threads(CHECKPOINT, [threads]) as backend:
+        assert logits_of(backend) == logits_of(alone)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kv", ["f16", "int8"])
+@pytest.mark.parametrize("shape", [*ODD_SIZES, *FAMILY_SIZES])
+def test_any_model_has_the_bits_of_one_thread(shape: str, kv: KVType) -> None:
+    checkpoint = random_checkpoint((ODD_SIZES | FAMILY_SIZES)[shape], "Q8_0", seed=2)
+    with with_threads(checkpoint, [1], kv=kv) as alone, with_threads(checkpoint, [5, 64, 2, 11, 33], kv=kv) as backend:
+        assert logits_of(backend) == logits_of(alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 8, 63, 64, 256])
+def test_shares_cover_everything_once(threads: int) -> None:
+    python_share: Any = getattr(share, "py_func", share)
+    for n in range(300):
+        shares = [python_share(n, thread, threads) for thread in range(threads)]
+        assert [i for first, last in shares for i in range(first, last)] == list(range(n))
+
+
+def test_a_thread_without_a_part_in_the_steps_stays_parked() -> None:
+    with with_threads(CHECKPOINT, [3]) as backend:
+        one_token(backend, 1)
+        team: Team = backend._team  # type: ignore[attr-defined]
+        backend._policy = Fixed(cycle([2]))  # type: ignore[attr-defined]
+        until = time.monotonic() + 30
+        while not team.parked[2] and time.monotonic() < until:
+            one_token(backend, 1)
+        one_token(backend, 1)
+        assert team.parked[2] and backend._policy  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_idle_model_uses_no_processor_time() -> None:
+    """All threads park after a step; a parked thread uses no time of the CPU, however long it waits."""
+    with with_threads(CHECKPOINT, [4]) as backend:
+        one_token(backend, 1)
+        team: Team = backend._team  # type: ignore[attr-defined]
+        until = time.monotonic() + 30
+        while not all(team.parked[1:]) and time.monotonic() < until:
+            time.sleep(0.01)
+        ids = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("puna-")]
+        before = [_ticks(number) for number in ids]
+        time.sleep(0.3)
+        assert len(ids) == 3 and [_ticks(number) for number in ids] == before
+
+
+def _ticks(thread: int | None) -> list[str]:
+    """Time of the CPU that a thread of this process has used, user's and system's."""
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
 def test_threads_end_with_the_backend() -> None:
@@ -63,8 +164,7 @@ def test_an_interrupt_before_a_step_leaves_the_team_whole(monkeypatch: pytest.Mo
     backend.load(CHECKPOINT, plan_of(CHECKPOINT, config, backend))
     expected = one_token(backend, 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for name in ("_run_shared", "_run_alone"):
-            patch.setattr(backend, name, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(backend, "_runs", [lambda: (_ for _ in ()).throw(KeyboardInterrupt)] * 2)
         one_token(backend, 2)
     assert one_token(backend, 2) == expected
     backend.close()
@@ -80,68 +180,3 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
             os._exit(0 if one_token(backend, 7) == expected else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert one_token(backend, 7) == expected
-
-
-# ---- when a step runs on several threads, and when not ------------------------------------------------------------------
-
-
-def steps(policy: ThreadPolicy, seconds_shared: float, seconds_alone: float, count: int, rows: int = 1) -> list[bool]:
-    """Whether each of `count` steps was shared, on a machine of these speeds."""
-    found = []
-    for _ in range(count):
-        shared = policy.shares(rows)
-        policy.note(rows, shared, seconds_shared if shared else seconds_alone)
-        found.append(shared)
-    return found
-
-
-def test_a_quiet_machine_shares_every_step_but_the_one_that_measures() -> None:
-    assert steps(ThreadPolicy(2), 0.005, 0.008, 500) == [True, False, *[True] * 498]
-
-
-def test_a_context_that_grows_is_no_hindrance() -> None:
-    policy = ThreadPolicy(2)
-    shared = [steps(policy, 0.005 * (1 + i / 500), 0.008 * (1 + i / 500), 1)[0] for i in range(4000)]
-    assert shared.count(False) < 20
-
-
-def test_one_hiccup_changes_nothing() -> None:
-    policy = ThreadPolicy(2)
-    steps(policy, 0.005, 0.008, 20)
-    assert steps(policy, 0.5, 0.008, 1) == [True]
-    assert all(steps(policy, 0.005, 0.008, 100))
-
-
-def test_a_busy_machine_is_left_to_one_thread_and_tried_ever_more_rarely() -> None:
-    shared = steps(ThreadPolicy(2), 0.2, 0.008, 3000)
-    assert shared[:9] == [True, False, True, True, False, False, True, False, False]
-    assert sum(shared) <= 3000 / MAX_ALONE + 10
-
-
-def test_the_team_is_used_again_once_the_machine_is_quiet() -> None:
-    policy = ThreadPolicy(2)
-    steps(policy, 0.2, 0.008, 30)
-    assert all(steps(policy, 0.005, 0.008, 100)[40:])
-
-
-def test_each_number_of_rows_has_its_own_measure() -> None:
-    policy = ThreadPolicy(2)
-    steps(policy, 0.005, 0.008, 10)
-    assert all(steps(policy, 0.012, 0.03, 50, rows=4)[2:])
-
-
-def test_one_thread_and_long_steps_have_no_choice() -> None:
-    assert not ThreadPolicy(1).shares(1)
-    policy = ThreadPolicy(4)
-    for seconds in (1.0, 100.0, 100.0, 100.0):
-        policy.note(256, True, seconds)
-    assert policy.shares(256) and policy.shares(1)
-
-
-def test_each_number_of_rows_has_a_baseline_of_its_own() -> None:
-    """Steps of one and of four rows take turns, as with speculation: sharing is faster, and only their second steps run alone."""
-    policy, shared = ThreadPolicy(2), []
-    for rows in (1, 4) * 4:
-        shared.append(policy.shares(rows))
-        policy.note(rows, shared[-1], 0.006 if shared[-1] else 0.01)
-    assert shared == [True, True, False, False, True, True, True, True]
