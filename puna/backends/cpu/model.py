@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
-from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
+from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of, tile_buffers
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
@@ -126,6 +126,7 @@ class CPUBackend:
             "layers": _table(layers),
             "final_norm": self._vectors["final_norm"].view(np.uint8),
             "routing": _table([Routing(**_addresses(self._routing))]),
+            "tiles": _table(tile_buffers(arrays["scratch"].ctypes.data, sizes)),
         }
         entries = entries_of_step(config, self._matrices["embed"].kind, plan.kv_type)
         arrays["memory"] = _table([BufferAddresses(**_addresses(arrays), **entries)])
