@@ -81,9 +81,19 @@ def pairs_and_tops(numbers: Bytes, quads: int, width: int) -> Bytes:
 
 
 def simple(blocks: Blocks) -> Bytes:
+    return before_scales(by_quad(blocks["qs"].view(np.uint8)), blocks)
+
+
+def five_bits(blocks: Blocks) -> Bytes:
+    fifths = np.unpackbits(blocks["qh"], axis=2, bitorder="little")
+    return before_scales(pairs_and_tops(by_quad(planes(blocks["qs"], 4, 16) | fifths << 4), 8, 1), blocks)
+
+
+def before_scales(numbers: Bytes, blocks: Blocks) -> Bytes:
+    """All numbers, then the scales of all blocks."""
     fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
     scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
-    return np.concatenate([by_quad(blocks["qs"].view(np.uint8)).reshape(-1), scales.reshape(-1)])
+    return np.concatenate([numbers.reshape(-1), scales.reshape(-1)])
 
 
 def q4_k(blocks: Blocks) -> Bytes:
@@ -104,6 +114,7 @@ def q6_k(blocks: Blocks) -> Bytes:
 
 DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
     **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    **dict.fromkeys(("Q5_0", "Q5_1"), five_bits),
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
@@ -203,7 +214,7 @@ def test_many_matrices_are_packed_as_each_alone_and_every_byte_is_told() -> None
     tensors = {f"{i}": random_tensor(name, 11 + 5 * i, 512) for i, name in enumerate(names)}
     tensors["made"] = dataclasses.replace(tensors["9"], data=ComputedRows((56, 544), lambda a, b: tensors["9"].data[a:b]))
     tensors["of another type"] = random_tensor("Q5_1", 19, 64)
-    kinds = {name: KINDS.get(tensor.type.name, KINDS["Q8_0"]) for name, tensor in tensors.items()}
+    kinds = {name: KINDS[tensor.type.name] for name, tensor in tensors.items()} | {"of another type": KINDS["Q8_0"]}
     told: list[int] = []
     matrices = pack_all(tensors, kinds, 2, told.append)
     assert list(matrices) == list(tensors) and sum(told) == sum(tensor.num_bytes for tensor in tensors.values())

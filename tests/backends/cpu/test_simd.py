@@ -18,11 +18,11 @@ from puna.backends.cpu.layout import KINDS
 from puna.backends.cpu.packing import pack
 from puna.errors import DeviceError
 from tests.backends.cpu.test_kernels import activations, run_multiply
-from tests.conformance.test_backends import K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
+from tests.conformance.test_backends import CPU_QUANTS, K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
 from tests.fakes import make_tensor
 
 FAMILIES = (("Q8_0", "like-gemma"), ("Q4_1", "experts-2-of-5"))
-MODELS = (*((quant, "plain") for quant in QUANTS), *((quant, "wide") for quant in K_QUANTS), *FAMILIES)
+MODELS = (*((quant, "plain") for quant in QUANTS), *((quant, "wide") for quant in K_QUANTS + CPU_QUANTS), *FAMILIES)
 
 
 def digest() -> str:
@@ -38,7 +38,7 @@ def digest() -> str:
 EVERY_FORM = ("Q8_0", "Q4_1", "Q5_K", "Q6_K")  # signed numbers; with a minimum; with a zero; with runs
 
 
-def digest_of_products(quants: Sequence[str] = ("Q4_0", *EVERY_FORM)) -> str:
+def digest_of_products(quants: Sequence[str] = ("Q4_0", *EVERY_FORM, *CPU_QUANTS)) -> str:
     """Of products of types that levels compute each in their own way: odd groups; all tiles, rests and extremes of tokens."""
     total, rng = hashlib.sha256(), np.random.default_rng(2)
     for quant in quants:
