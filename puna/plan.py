@@ -25,6 +25,8 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q8_0": (32, 34),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
     "Q4_K": (256, 148),  # its 6-bit scales take a byte each, as those of Q5_K do (`backends/cpu/layout.py`)
     "Q5_K": (256, 180),
     "Q6_K": (256, 210),

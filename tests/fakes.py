@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, PageBytes, Roofline, moved
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
-from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
+from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS, BlockType
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPosition, plain_model
 from puna.model.weights import role_of, tensor_shapes
@@ -305,6 +307,26 @@ def make_tensor(name: str, values: Logits, quant: str) -> Tensor:
         data = QUANTIZERS[quant](rows)
     elif quant == "BF16":
         data = np.ascontiguousarray(rows).view(np.uint16)[:, 1::2].copy().view(np.uint8)
-    else:
+    elif quant in ("F32", "F16"):
         data = rows.astype({"F32": np.float32, "F16": np.float16}[quant]).view(np.uint8)
+    else:
+        data = np.stack([_random_row(BLOCK_TYPES[quant], row) for row in rows])
     return Tensor(name, values.shape, BLOCK_TYPES[quant], data)
+
+
+def _random_row(kind: BlockType, values: Logits) -> npt.NDArray[np.uint8]:
+    """A row of a type that puna does not write: any bits, and scales that make weights about as large as `values`, around 0."""
+    rng = np.random.default_rng(zlib.crc32(values.tobytes()))
+    row = rng.integers(0, 256, kind.row_bytes(values.size), np.uint8)
+    blocks = row.view(kind.layout)
+    minimums = [name for name in ("m", "dmin") if name in (kind.layout.names or ())]
+
+    def weights(d: Any, minimum: Any) -> Logits:
+        for field, scales in [("d", d), *[(name, minimum) for name in minimums]]:
+            blocks[field] = scales
+        return kind.decode(blocks)
+
+    ratio = -weights(1, 0).mean() / weights(0, 1).mean() if minimums else 0
+    d = rng.choice([-1, 1], len(blocks)) * rng.uniform(0.5, 1.5, len(blocks)) * values.std() / weights(1, ratio).std()
+    weights(d, ratio * d)
+    return row

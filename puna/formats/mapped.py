@@ -16,6 +16,8 @@ from puna.errors import DamagedFileError, ModelFormatError, ModelNotFoundError
 
 MAX_STRING_BYTES = 64 << 20
 MAX_STRINGS = 1 << 22  # of one array: the largest vocabulary that ModelConfig allows
+AHEAD_BYTES, SOME_STRINGS = 1 << 20, 1 << 12  # of short strings read at once; of strings read one by one before that is tried
+LENGTH_ZEROS = bytes(7)
 MAX_SHOWN_CHARACTERS = 80
 MAX_PATH_CHARACTERS = 512  # of a path that is shown whole
 
@@ -98,6 +100,21 @@ def map_file(path: Path) -> mmap.mmap:
         raise ModelNotFoundError(f"{path} cannot be read: {_reason(error)}") from None
 
 
+def release(part: npt.NDArray[np.uint8]) -> None:
+    """Let the pages of a mapped file that lie in this view leave the memory of this process; the system may keep them. Whoever
+    reads them again gets them again. Other memory is left alone."""
+    base: object = part
+    while isinstance(base, np.ndarray):
+        base = base.base
+    mapping = base.obj if isinstance(base, memoryview) else None
+    if not (isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED")):
+        return
+    begin = part.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < last:
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 def read_head(path: Path, count: int) -> bytes:
     """The first `count` bytes of a regular file, or fewer."""
     try:
@@ -133,6 +150,26 @@ def _beginning(value: object, left: list[int]) -> object:
         parts = [_beginning(part, left) for part in takewhile(lambda _: left[0] >= 0, value)]
         return parts if isinstance(value, list) else tuple(parts)
     return value
+
+
+def _short_strings(ahead: bytes, count: int) -> list[bytes]:
+    """The first strings of `ahead`, at most `count`, if they and the ones after them have 1 to 255 bytes.
+
+    Seven zeros follow the lowest byte of such a length, so a split at zeros finds them all at once. Those whose length is as it
+    says are as if read one by one; what follows the first other one is not looked at.
+
+    >>> _short_strings(b"".join(len(text).to_bytes(8, "little") + text for text in (b"a", b"bc", b"d", b"")), 9)
+    [b'a', b'bc']
+    """
+    if ahead[1:8] != LENGTH_ZEROS or ahead[:1] == b"\0":
+        return []
+    pieces = ahead.split(LENGTH_ZEROS)  # each is a string and the lowest byte of the next one's length
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    ends = np.cumsum(lengths + len(LENGTH_ZEROS)) - len(LENGTH_ZEROS)
+    told = np.frombuffer(ahead, np.uint8)[ends - 1]
+    is_wrong = told[:-2] != lengths[1:-1] - 1  # the last piece may go on
+    right = int(is_wrong.argmax()) if is_wrong.any() else len(is_wrong)
+    return [piece[:-1] for piece in pieces[1 : 1 + min(right, count)]]
 
 
 class Cursor:
@@ -181,20 +218,31 @@ class Cursor:
         return self.take(field, length)
 
     def strings(self, field: str, count: int) -> list[bytes]:
-        """`count` strings. The loop is tight because a vocabulary has a hundred thousand of them."""
+        """`count` strings. A vocabulary has a hundred thousand of them, mostly short ones."""
         if count > MAX_STRINGS:
             self.fail(field, f"holds {count} strings; at most {MAX_STRINGS} are allowed")
         self.require(field, 8 * count)
+        texts: list[bytes] = []
+        while len(texts) < count:
+            left = count - len(texts)
+            ahead = self.data[self.position : min(self.end, self.position + min(AHEAD_BYTES, 32 * left))]
+            short = _short_strings(ahead, left)
+            self.position += sum(map(len, short)) + 8 * len(short)
+            texts += short or self._some_strings(field, len(texts), count)
+        return texts
+
+    def _some_strings(self, field: str, first: int, count: int) -> list[bytes]:
+        """Strings from number `first` on, of any length, but few of `count` if they are many."""
         data, at, end, unpack = self.data, self.position, self.end, _U64.unpack_from
         last = end - 8
         texts: list[bytes] = []
-        for _ in range(count):
+        for number in range(first, min(count, first + SOME_STRINGS)):
             if at > last:
-                self.damaged(field, f"ends after {len(texts)} of {count} strings", end)
+                self.damaged(field, f"ends after {number} of {count} strings", end)
             start = at + 8
             at = start + unpack(data, at)[0]
             if at > end:
-                self.damaged(field, f"string {len(texts)} is {at - start} bytes long, but {end - start} remain", start - 8)
+                self.damaged(field, f"string {number} is {at - start} bytes long, but {end - start} remain", start - 8)
             texts.append(data[start:at])
         self.position = at
         return texts

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ import numpy.typing as npt
 from puna.errors import DamagedFileError, ModelFormatError, UnsupportedModelError
 from puna.formats.base import TokenizerSpec
 from puna.formats.mapped import shown
-from puna.formats.protobuf import fields, float_field, message_field, number_field
+from puna.formats.protobuf import BYTES, FIXED32, fields, message_field, number_field, varint
 from puna.formats.token_types import BYTE, CONTROL, MAX_TYPE, NORMAL, UNKNOWN
 from puna.formats.vocabulary import MAX_TOKEN_BYTES, MAX_TOKENS
 
+SCORE_TAG = varint(2 << 3 | FIXED32)
 MAX_PIECE_FIELDS = 16  # the format has 3
 CHARSMAP_LEVELS = 64  # of a trie that are walked; published maps have 30
 MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
@@ -226,16 +228,35 @@ def charsmap_growth(charsmap: bytes) -> float:
 def sentencepiece_model(spec: TokenizerSpec, scores: Sequence[float]) -> bytes:
     """A serialized ModelProto: `spec`'s pieces with these scores."""
     types = [NORMAL] * len(spec.tokens) if spec.token_types is None else spec.token_types.tolist()
-    entries = zip(spec.tokens, scores, types)
-    pieces = (
-        message_field(1, message_field(1, text) + float_field(2, score) + number_field(3, kind or NORMAL))
-        for text, score, kind in entries
-    )
     model_type = next(number for number, kind in KINDS.items() if kind == spec.kind)
     trainer = (
         number_field(3, model_type) + number_field(4, len(spec.tokens)) + number_field(35, BYTE in types) + _special_pieces(spec)
     )
-    return b"".join(pieces) + message_field(2, trainer) + message_field(3, _normalizer_spec(spec))
+    return _pieces(spec.tokens, scores, types) + message_field(2, trainer) + message_field(3, _normalizer_spec(spec))
+
+
+def _pieces(tokens: Sequence[bytes], scores: Sequence[float], types: Sequence[int]) -> bytes:
+    """All pieces. What surrounds a piece's text depends on its length, its score and its type, so no piece is built by itself."""
+    numbers = np.asarray(scores, "<f4").tobytes()
+    heads, tails = _PieceHeads(), {kind: number_field(3, kind or NORMAL) for kind in set(types)}
+    parts = zip(
+        map(heads.__getitem__, map(len, tokens)),
+        tokens,
+        repeat(SCORE_TAG, len(tokens)),
+        (numbers[at : at + 4] for at in range(0, len(numbers), 4)),
+        map(tails.__getitem__, types),
+        strict=True,
+    )
+    return b"".join(chain.from_iterable(parts))
+
+
+class _PieceHeads(dict[int, bytes]):
+    """The length of a text -> what precedes it in a piece; a score takes five bytes, a type two."""
+
+    def __missing__(self, length: int) -> bytes:
+        text = varint(1 << 3 | BYTES) + varint(length)
+        found = self[length] = varint(1 << 3 | BYTES) + varint(len(text) + length + 7) + text
+        return found
 
 
 def _special_pieces(spec: TokenizerSpec) -> bytes:

@@ -62,6 +62,7 @@ STARTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 MARKERS = frozenset((*STOP_TEXTS, *(text for texts in STARTS.values() for text in texts)))
 TAG = re.compile(r"<\|[^<>|\s]{1,48}\|?>|<[^<>|\s]{1,48}\|>|<｜[^<>｜\s]{1,48}｜>|\[\|[^\[\]|\s]{1,48}\|\]")
+BEGINNINGS = tuple(text.encode() for text in ("<", "[", "_<", "▁<"))  # of all markers and tags
 MAX_TOLD = 6
 
 
@@ -75,11 +76,8 @@ def end_ids(control_tokens: dict[str, int]) -> frozenset[int]:
 def with_markers(spec: TokenizerSpec, template: str | None) -> tuple[TokenizerSpec, tuple[Doubt, ...]]:
     """`spec` with each turn marker a control token, and a notice of those that the file types as ordinary text."""
     types = piece_types(spec)
-    wrong = [
-        token_id
-        for token_id, (token, kind) in enumerate(zip(spec.tokens, types))
-        if kind in (0, NORMAL, USER_DEFINED) and token[:1] in (b"<", b"[", b"_", "▁".encode()[:1]) and _is_marker(token, template)
-    ]
+    likely = (token_id for token_id, token in enumerate(spec.tokens) if token.startswith(BEGINNINGS))
+    wrong = [i for i in likely if types[i] in (0, NORMAL, USER_DEFINED) and _is_marker(spec.tokens[i], template)]
     if not wrong:
         return spec, ()
     for token_id in wrong:
@@ -96,7 +94,9 @@ def _is_marker(token: bytes, template: str | None) -> bool:
 
 def _without(merges: Sequence[bytes], texts: set[bytes]) -> Sequence[bytes]:
     """The merges that neither make nor use one of these texts: no text merges into a control token."""
-    return [merge for merge in merges if texts.isdisjoint((merge.replace(b" ", b""), *merge.split(b" ")))]
+    making = {b"%b %b" % (text[:cut], text[cut:]) for text in texts for cut in range(len(text) + 1)}
+    first, last = tuple(text + b" " for text in texts), tuple(b" " + text for text in texts)
+    return [merge for merge in merges if not (merge in making or merge.startswith(first) or merge.endswith(last))]
 
 
 def _told(tokens: list[bytes]) -> Doubt:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from puna.peers.base import LoadedPeer, Seconds
+
+MAX_GRAPH_BYTES = 64 << 20  # of a file whose weights stand beside it
 
 
 def load(model: Path, threads: int, context: int) -> LoadedPeer:
@@ -31,4 +34,10 @@ def load(model: Path, threads: int, context: int) -> LoadedPeer:
             generator.generate_next_token()
         return Seconds(prompt_done - started, time.perf_counter() - prompt_done)
 
-    return LoadedPeer(onnxruntime_genai.__version__, "the folder's types", measure)
+    return LoadedPeer(onnxruntime_genai.__version__, _types(model), measure)
+
+
+def _types(folder: Path) -> str:
+    """The types of the matrices, which stand in the names that the builder gives them: "Q4"."""
+    names = b"".join(file.read_bytes() for file in folder.glob("*.onnx") if file.stat().st_size <= MAX_GRAPH_BYTES)
+    return ", ".join(sorted({found.decode() for found in re.findall(rb"weight_(Q\d)", names)})) or "the folder's types"

@@ -147,6 +147,8 @@ class VocabularyTokenizer(ABC):
         return self._types[token_id] in (CONTROL, UNKNOWN)
 
     def _ids_of_type(self, wanted: int) -> dict[str, int]:
+        if wanted not in self._types:  # far faster than to look at each
+            return {}
         return {self._pieces[i]: i for i, kind in enumerate(self._types) if kind == wanted and self._pieces[i]}
 
     def _framed(self, ids: list[int], bos: bool, eos: bool) -> list[int]:

@@ -18,7 +18,7 @@ from puna.convert import convert
 from puna.formats import open_checkpoint
 from puna.formats.base import TokenizerSpec
 from puna.formats.token_types import CONTROL, NORMAL, USER_DEFINED
-from puna.formats.turn_markers import ENDS, MARKERS, STARTS, STOP_TEXTS, with_markers
+from puna.formats.turn_markers import BEGINNINGS, ENDS, MARKERS, STARTS, STOP_TEXTS, with_markers
 from puna.health import examine
 from puna.tokenizers import build_tokenizer
 from tests.models import TinyTokenizer, bpe_tokenizer, byte_alphabet, random_tensors, spm_tokenizer, tiny_config, write_gguf
@@ -49,6 +49,10 @@ def write(path: Path, tokenizer: TinyTokenizer, template: str | None = None) -> 
 def test_every_end_that_llama_cpp_knows_is_known() -> None:
     assert set(LLAMA_CPP_ENDS) <= set(STOP_TEXTS)
     assert set(STOP_TEXTS) < MARKERS
+
+
+def test_only_tokens_with_the_beginning_of_a_marker_are_looked_at() -> None:
+    assert all(text.encode().startswith(BEGINNINGS) for text in MARKERS)
 
 
 @pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED], ids=["normal", "user-defined"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import accumulate
+
 from puna.backends.cpu.layout import (
     ALIGNMENT,
     BLOCK,
@@ -10,13 +13,15 @@ from puna.backends.cpu.layout import (
     GROUP,
     MAX_PARTIALS,
     PANEL_BYTES,
-    TILE_ROWS,
+    PARTIAL_ROWS,
     StepSizes,
+    TileBuffers,
     float_bits,
     padded,
     padded_head_dim,
     record_bytes,
     span_of,
+    sum_bytes,
     tile_bytes,
 )
 from puna.model.spec import Experts, LayerSpec, ModelConfig
@@ -51,10 +56,10 @@ def sizes_of(config: ModelConfig, plan: Plan, threads: int) -> StepSizes:
         logits_stride=4 * padded(config.vocab_size, GROUP),
         cos_sin_stride=4 * config.head_dim,
         table_stride=4 * -(-plan.max_context // plan.page_size),
-        scratch_stride=padded(max(PANEL_BYTES, 4 * TILE_ROWS * span_of(plan.page_size) + 2 * tile_bytes(config.head_dim)), 128),
+        scratch_stride=padded(max(PANEL_BYTES, sum(tile_bytes(config.head_dim, span_of(plan.page_size)))), 128),
         span=span_of(plan.page_size),
-        tile_bytes=tile_bytes(config.head_dim),
-        num_partials=min(MAX_PARTIALS, EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
+        sum_bytes=sum_bytes(config.head_dim),
+        num_partials=min(MAX_PARTIALS, PARTIAL_ROWS * EVEN * threads * -(-plan.max_context // span_of(plan.page_size))),
         head_bytes=head_bytes,
         whole_heads=int(scales > 0),
         layer_bytes=head_bytes * config.num_kv_heads,
@@ -98,8 +103,16 @@ def buffer_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes, num_tables: 
         "logits": sizes.logits_stride * tokens,  # rarely more than one row per sequence is touched
         "kv": sizes.page_bytes * plan.num_pages,
         "scratch": sizes.scratch_stride * sizes.threads,
-        "partials": sizes.tile_bytes * sizes.num_partials,
+        "partials": sizes.sum_bytes * sizes.num_partials,
     }
+
+
+def tile_buffers(scratch: int, sizes: StepSizes) -> Iterator[TileBuffers]:
+    """Of each thread, in its part of `scratch`."""
+    for thread in range(sizes.threads):
+        start = scratch + thread * sizes.scratch_stride
+        *starts, _ = accumulate(tile_bytes(sizes.head_dim, sizes.span), initial=start)
+        yield TileBuffers(*starts)
 
 
 def routing_bytes(config: ModelConfig, plan: Plan, sizes: StepSizes) -> dict[str, int]:

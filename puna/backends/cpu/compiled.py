@@ -46,6 +46,7 @@ ENTRIES: dict[str, tuple[str, int]] = {
     **{f"multiply_{kind.name}": ("multiply", 11) for kind in reversed(KINDS.values())},
     "experts": ("experts", 4),
     **{f"interleave_{kind.name}": ("interleave", 5) for kind in KINDS.values()},
+    "interleave_all": ("interleave", 2),
     "glu_silu": ("activations", 4),
     "glu_gelu": ("activations", 4),
     "softcap": ("activations", 3),
@@ -101,7 +102,7 @@ def entries_for(
     kinds: Iterable[PackedType], embedding: PackedType, kv_type: str, parts: Iterable[str] = ("glu_silu",)
 ) -> list[str]:
     """The entries that a model with matrices of these types needs. `parts`: those that only some models have."""
-    names = {"run", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
+    names = {"run", "interleave_all", f"dequantize_row_{embedding.name}", f"attend_{kv_type}", f"write_kv_{kv_type}", *parts}
     for kind in kinds:
         names |= {f"multiply_{kind.name}", f"interleave_{kind.name}"}
     return [name for name in ENTRIES if name in names]

@@ -28,13 +28,24 @@ from puna.backends.cpu.layout import (
     EXPONENT,
     EXPONENT_ONE,
     GROUP,
+    INTERLEAVE_BYTES,
     KINDS,
-    Q4_K_NUMBERS,
-    Q5_K_NUMBERS,
-    Q6_K_NUMBERS,
+    InterleaveRow,
     PackedType,
 )
-from puna.backends.cpu.simd import I16x8, any_negative, build_load, build_store, constant, load_u8, store_u8, zeros_i16x8
+from puna.backends.cpu.simd import (
+    I16x8,
+    any_negative,
+    build_load,
+    build_store,
+    call,
+    constant,
+    load_u8,
+    store_u8,
+    tuple_reader,
+    zeros_i16x8,
+)
+from puna.backends.cpu.unpacking import UNPACKINGS
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _QUADS, _HALVES = ir.VectorType(_I32, GROUP), I16x8.llvm  # a quad, or a half-precision number, of each row
@@ -113,6 +124,22 @@ class EightRows:
         mask = (1 << width) - 1
         return self.either([self.left(self.right(quad, shift, mask), width * j) for j, quad in enumerate(quads)])
 
+    def columns_to_quads(self, columns: LlvmValue) -> LlvmValue:
+        """A bit of each column, bit 4j + i, as bit j of byte i, which belongs to quad j.
+
+        The number of a bit has five bits, of which two say i; swapping bits of all these numbers moves i to the front.
+        """
+        for upper, lower in ((4, 1), (3, 0), (2, 1), (1, 0)):
+            columns = self._renumbered(columns, upper, lower)
+        return columns
+
+    def _renumbered(self, bits: LlvmValue, upper: int, lower: int) -> LlvmValue:
+        """Move each bit of each lane to the place whose number has these two bits swapped."""
+        distance = (1 << upper) - (1 << lower)
+        moved = constant(_QUADS, sum(1 << i for i in range(32) if i >> lower & 1 and not i >> upper & 1))
+        changes = self.builder.and_(self.builder.xor(self.right(bits, distance), bits), moved)
+        return self.builder.xor(bits, self.builder.xor(changes, self.left(changes, distance)))
+
     def by_byte(self, *quads: LlvmValue) -> LlvmValue:
         """Byte 0 of the first quad of all rows, then byte 0 of the second quad; then byte 1 of both, and so on."""
         kind = ir.VectorType(_I8, 4 * GROUP)
@@ -135,6 +162,17 @@ def _as_in_file(rows: EightRows, scales: int, runs: int) -> None:
     for run in range(runs):
         for quad, vector in enumerate(rows.quads(2 * scales + 16 * run)):
             rows.put(32 * (4 * run + quad), vector)
+
+
+def _five_bits(rows: EightRows, scales: int) -> None:
+    """Half-precision scales; the fifth bits, bit i of column i; then nibbles of quads j and j + 4."""
+    fifths, quads = rows.quads(2 * scales)[0], rows.quads(2 * scales + 4)
+    for i in range(scales):
+        rows.put_scale(16 * i, rows.half(2 * i))
+    for pair in range(4):
+        first = 2 * pair % 4
+        rows.put(32 * pair, rows.nibbles(quads[first], quads[first + 1], pair // 2 * 4))
+    rows.put(128, rows.columns_to_quads(fifths))
 
 
 def _q4_k(rows: EightRows) -> None:
@@ -218,8 +256,9 @@ def _block_operation(write: BlockWriter) -> Any:
     return interleave_block
 
 
-def _interleaver(kind: PackedType, numbers_bytes: int, write: BlockWriter) -> Any:
-    """An entry for groups of eight rows of `blocks` blocks at address `source`. `numbers_bytes`: of a block's numbers."""
+def _interleaver(kind: PackedType, write: BlockWriter) -> Any:
+    """An entry for groups of eight rows of `blocks` blocks at address `source`."""
+    numbers_bytes = UNPACKINGS[kind.name].numbers_bytes
     source_block, packed_block = kind.source_block, GROUP * kind.packed_block
     has_scales_apart = kind.block == BLOCK  # after the numbers of all blocks; a superblock's follow its own numbers
     numbers_step = numbers_bytes if has_scales_apart else packed_block
@@ -262,10 +301,25 @@ def _float_interleaver(kind: PackedType) -> Any:
     return interleave
 
 
+_read_row = tuple_reader(InterleaveRow)
+
+
+@entry
+def interleave_all(table, count):
+    """Make the calls of a table. Returns the number of the first one with a bad scale, from 1 on; 0: there is none."""
+    for number in range(count):
+        row = _read_row(table + INTERLEAVE_BYTES * number)
+        if call(row.entry, row.source, row.row_bytes, row.blocks, row.groups, row.target) != 0:
+            return number + 1
+    return 0
+
+
 interleave_f32, interleave_f16, interleave_bf16 = (_float_interleaver(KINDS[name]) for name in ("F32", "F16", "BF16"))
-interleave_q8_0 = _interleaver(KINDS["Q8_0"], 256, partial(_as_in_file, scales=1, runs=2))
-interleave_q4_0 = _interleaver(KINDS["Q4_0"], 128, partial(_as_in_file, scales=1, runs=1))
-interleave_q4_1 = _interleaver(KINDS["Q4_1"], 128, partial(_as_in_file, scales=2, runs=1))
-interleave_q4_k = _interleaver(KINDS["Q4_K"], Q4_K_NUMBERS, _q4_k)
-interleave_q5_k = _interleaver(KINDS["Q5_K"], Q5_K_NUMBERS, _q5_k)
-interleave_q6_k = _interleaver(KINDS["Q6_K"], Q6_K_NUMBERS, _q6_k)
+interleave_q8_0 = _interleaver(KINDS["Q8_0"], partial(_as_in_file, scales=1, runs=2))
+interleave_q4_0 = _interleaver(KINDS["Q4_0"], partial(_as_in_file, scales=1, runs=1))
+interleave_q4_1 = _interleaver(KINDS["Q4_1"], partial(_as_in_file, scales=2, runs=1))
+interleave_q5_0 = _interleaver(KINDS["Q5_0"], partial(_five_bits, scales=1))
+interleave_q5_1 = _interleaver(KINDS["Q5_1"], partial(_five_bits, scales=2))
+interleave_q4_k = _interleaver(KINDS["Q4_K"], _q4_k)
+interleave_q5_k = _interleaver(KINDS["Q5_K"], _q5_k)
+interleave_q6_k = _interleaver(KINDS["Q6_K"], _q6_k)

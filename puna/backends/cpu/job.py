@@ -9,17 +9,20 @@ from puna.backends.cpu.layout import (
     LAYER_BYTES,
     MATRIX_BYTES,
     SLOTS,
+    TILE_BYTES,
     AdapterRow,
     BufferAddresses,
     LayerRow,
     MatrixRow,
     Routing,
     StepSizes,
+    TileBuffers,
 )
 from puna.backends.cpu.simd import tuple_reader
 
 read_memory, read_sizes, read_routing = tuple_reader(BufferAddresses), tuple_reader(StepSizes), tuple_reader(Routing)
 _read_layer, _read_matrix, _read_adapter = tuple_reader(LayerRow), tuple_reader(MatrixRow), tuple_reader(AdapterRow)
+_read_tile = tuple_reader(TileBuffers)
 
 
 @kernel
@@ -35,6 +38,11 @@ def read_matrix(memory, index):
 @kernel
 def read_adapter(memory, sizes, adapter, index):
     return _read_adapter(memory.adapters + ADAPTER_BYTES * (adapter * (sizes.num_layers * SLOTS + 2) + index))
+
+
+@kernel
+def read_tile(memory, thread):
+    return _read_tile(memory.tiles + TILE_BYTES * thread)
 
 
 @kernel

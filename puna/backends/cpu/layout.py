@@ -7,9 +7,11 @@ superblock is 256 columns, a block 32, a quad 4 neighbouring ones.
   Q4_0  [block][quad 0..3][row 0..7][4 x byte]              then [block][8 x f16 scale]
         a byte holds column c of quad j in its low half, and c of quad j + 4 (16 columns on) in its high half
   Q4_1  as Q4_0, then [block][8 x f16 scale, 8 x f16 minimum]
-  Q4_K  [block 0..7] as Q4_0's, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin]
-  Q5_K  [block 0..7]([pair 0..3][row 0..7][4 x byte], [row 0..7][4 x byte]), then as Q4_K
+  Q5_0  [block]([pair 0..3][row 0..7][4 x byte], [row 0..7][4 x byte]), then [block][8 x f16 scale]
         a byte of pair j holds quad 2j in its low half and quad 2j + 1 in its high half; bit j of the last bytes is quad j's fifth
+  Q5_1  as Q5_0, then [block][8 x f16 scale, 8 x f16 minimum]
+  Q4_K  [block 0..7] as Q4_0's, then [block 0..7][8 x u8 scale, 8 x u8 minimum], [8 x f16 d, 8 x f16 dmin]
+  Q5_K  [block 0..7] as Q5_0's, then as Q4_K
   Q6_K  [run 0..15]([pair 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then [run 0..15][8 x i8 scale], [8 x f16 d]
         a run is 16 columns; bits 2j and 2j + 1 of its last bytes are the upper two of quad j
   F32, F16, BF16  [column][row 0..7]
@@ -53,10 +55,11 @@ KV_TYPES = ("f16", "f32", "int8")
 
 SET, ADD = 0, 1  # how a product writes its output
 
-TILE_ROWS = 4  # of attention
+TILE_ROWS = 96  # the most rows of a tile of attention; whole strips (`attention.py`)
 SPAN = 128  # positions that attention sums before it adds them to the earlier ones; whole pages
 EVEN = 8  # tiles per thread from which whole tiles share out evenly enough
-MAX_PARTIALS = 1 << 14  # (tile, span) sums that can wait to be added
+PARTIAL_ROWS = 4  # rows of such a tile, for each span of which there is room for sums that wait to be added
+MAX_PARTIALS = 1 << 16  # (row, span) sums that can wait
 VALUE_MULTIPLE = 16  # the values' head_dim is padded to this: two vectors
 
 
@@ -84,17 +87,15 @@ KINDS = {
     "Q8_0": PackedType("q8_0", BLOCK, 34, 34),
     "Q4_0": PackedType("q4_0", BLOCK, 18, 18),
     "Q4_1": PackedType("q4_1", BLOCK, 20, 20),
+    "Q5_0": PackedType("q5_0", BLOCK, 22, 22),
+    "Q5_1": PackedType("q5_1", BLOCK, 24, 24),
     "Q4_K": PackedType("q4_k", SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
     "Q5_K": PackedType("q5_k", SUPERBLOCK, 176, 180),
     "Q6_K": PackedType("q6_k", SUPERBLOCK, 210, 210),
 }
 
-# K-quants: bytes of a superblock in a group, bytes of its numbers (its scales follow them), and the offset of the half-precision
-# scales among the scales.
-Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES = (KINDS[name].group_bytes(SUPERBLOCK) for name in ("Q4_K", "Q5_K", "Q6_K"))
-Q4_K_NUMBERS, Q5_K_NUMBERS, Q6_K_NUMBERS = 8 * 128, 8 * 160, 16 * 96
 EXPONENT, EXPONENT_ONE = 0x7C00, 0x0400  # the bits of a scale's exponent, all set if it is infinite or NaN; the lowest of them
-D_AT, DMIN_AT = 128, 144
+D_AT, DMIN_AT = 128, 144  # offsets of the half-precision scales among a superblock's scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,17 @@ class MatrixRow(NamedTuple):
     multiply: int  # the entry `multiply_*`
     bias: int  # address, or 0
     expert_bytes: int  # from one expert's matrix to the next
+
+
+class InterleaveRow(NamedTuple):
+    """A call of an entry `interleave_*`."""
+
+    entry: int  # address
+    source: int  # address of the first row in the file's form
+    row_bytes: int
+    blocks: int  # of a row
+    groups: int
+    target: int  # address of the first group
 
 
 class AdapterRow(NamedTuple):
@@ -161,7 +173,9 @@ class LayerRow(NamedTuple):
 
 
 LAYER_VECTORS = ("attn_norm", "q_norm", "k_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_smoothing", "k_smoothing")
-MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES = (8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow))
+MATRIX_BYTES, LAYER_BYTES, ADAPTER_BYTES, INTERLEAVE_BYTES = (
+    8 * len(row._fields) for row in (MatrixRow, LayerRow, AdapterRow, InterleaveRow)
+)
 
 
 class StepSizes(NamedTuple):
@@ -191,7 +205,7 @@ class StepSizes(NamedTuple):
     table_stride: int
     scratch_stride: int
     span: int  # positions
-    tile_bytes: int  # of a tile's sums, maxima and totals
+    sum_bytes: int  # of a row's sums, maximum and total
     num_partials: int
     head_bytes: int  # of a page: one layer and KV head
     whole_heads: int  # 1: K and V are written a head at a time, because each has a scale
@@ -226,14 +240,28 @@ class BufferAddresses(NamedTuple):
     up: int  # the same
     logits: int  # float32 (logits, vocab)
     kv: int  # (pages, layers, kv heads): keys and values of page_size tokens
-    scratch: int  # (threads) attention's scores and two tiles' sums
-    partials: int  # (num_partials) sums of a tile over a span
+    scratch: int  # (threads) a panel of a product, or a tile of attention
+    tiles: int  # TileBuffers (threads), in `scratch`
+    partials: int  # (num_partials) sums of a row over a span
     dequantize_row: int  # the entries for this model's types (`compiled.py`): `dequantize_row_*`, of the embedding
     write_kv: int  # `write_kv_*`
     attend: int  # `attend_*`
     softcap: int  # 0 where no layer needs it
     experts: int
     routing: int  # Routing
+
+
+class TileBuffers(NamedTuple):
+    """Addresses of a thread's buffers for a tile of attention of up to TILE_ROWS rows. A panel is 16 columns."""
+
+    positions: int  # int32 (rows)
+    q: int  # float32 (rows, head_dim), times the scale of scores; rows are padded to whole vectors
+    scores: int  # float32 (rows, span)
+    keys: int  # float32 (panels of slots, head_dim, 16)
+    values: int  # float32 (panels of head_dim, span, 16)
+    scales: int  # float32 (2, span): of int8 keys and values
+    sums: int  # (rows) sums of a row
+    later: int  # (rows) sums of a row over a later span
 
 
 class Routing(NamedTuple):
@@ -247,6 +275,9 @@ class Routing(NamedTuple):
     tokens: int  # int32 (pairs): the row's token
     ends: int  # int32 (experts): the row after the expert's last one
     rows: int  # (pairs): what goes into the experts, as a float32 row and its record; then the float32 row that comes out
+
+
+TILE_BYTES = 8 * len(TileBuffers._fields)
 
 
 def bytes_of(row: NamedTuple) -> bytes:
@@ -281,9 +312,25 @@ def record_bytes(columns: int) -> int:
     return columns // BLOCK * RECORD_BLOCK
 
 
-def tile_bytes(head_dim: int) -> int:
-    """Bytes of an attention tile: sums, running maxima and totals, float32."""
-    return padded(4 * TILE_ROWS * (padded_head_dim(head_dim) + 2), ALIGNMENT)
+def sum_bytes(head_dim: int) -> int:
+    """Bytes of the sums of a row of attention, float32: weighted values, the maximum, the total of weights; whole vectors."""
+    return 4 * (padded_head_dim(head_dim) + GROUP)
+
+
+def tile_bytes(head_dim: int, span: int) -> TileBuffers:
+    """Bytes of each of the buffers of a tile."""
+    sums = TILE_ROWS * sum_bytes(head_dim)
+    numbers = TileBuffers(
+        positions=TILE_ROWS,
+        q=TILE_ROWS * padded(head_dim, GROUP),
+        scores=TILE_ROWS * span,
+        keys=span * head_dim,
+        values=span * padded_head_dim(head_dim),
+        scales=2 * span,
+        sums=sums // 4,
+        later=sums // 4,
+    )
+    return TileBuffers(*(padded(4 * count, ALIGNMENT) for count in numbers))
 
 
 def span_of(page_size: int) -> int:

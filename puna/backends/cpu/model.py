@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, PageBytes, Roofline, load_whole, loading_to_main_memory
 from puna.backends.cpu import host, roofline
-from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of
+from puna.backends.cpu.buffers import buffer_bytes, routing_bytes, sizes_of, tile_buffers
 from puna.backends.cpu.compiled import begin, entries_for, load_entry, prepare
 from puna.backends.cpu.layout import (
     BLOCK,
@@ -25,7 +24,7 @@ from puna.backends.cpu.layout import (
     aligned_zeros,
     bytes_of,
 )
-from puna.backends.cpu.packing import pack
+from puna.backends.cpu.packing import pack_all
 from puna.backends.cpu.smoothing import smoothing_factors
 from puna.backends.cpu.tables import (
     PackedAdapter,
@@ -101,7 +100,7 @@ class CPUBackend:
         prepare(entries_for(kinds.values(), kinds["embed"], plan.kv_type, entries_of_layers(config)), report)
         self._vocab_size, self._hidden_size = config.vocab_size, config.hidden_size
         self._run = load_entry("run")
-        self._matrices = dict(_packed(checkpoint, kinds, self._threads.most, report))
+        self._matrices = _packed(checkpoint, kinds, self._threads.most, report)
         self._vectors = _vectors(checkpoint)
         self._smoothing = dict(smoothing_factors(config, checkpoint.tensors)) if plan.kv_type == "int8" else {}
         self._adapters = list(map(packed_adapter, checkpoint.adapters))
@@ -127,6 +126,7 @@ class CPUBackend:
             "layers": _table(layers),
             "final_norm": self._vectors["final_norm"].view(np.uint8),
             "routing": _table([Routing(**_addresses(self._routing))]),
+            "tiles": _table(tile_buffers(arrays["scratch"].ctypes.data, sizes)),
         }
         entries = entries_of_step(config, self._matrices["embed"].kind, plan.kv_type)
         arrays["memory"] = _table([BufferAddresses(**_addresses(arrays), **entries)])
@@ -213,20 +213,20 @@ def _names(config: ModelConfig, is_matrix: bool) -> list[str]:
     return [name for name, shape in tensor_shapes(config).items() if (len(shape) > 1) == is_matrix]
 
 
-def _packed(
-    checkpoint: Checkpoint, kinds: Mapping[str, PackedType], threads: int, report: Reporter
-) -> Iterator[tuple[str, PackedMatrix]]:
+def _packed(checkpoint: Checkpoint, kinds: Mapping[str, PackedType], threads: int, report: Reporter) -> dict[str, PackedMatrix]:
     """All matrices, by name."""
-    tensors = [checkpoint.tensors[name] for name in kinds]
-    others = sorted({tensor.type.name for tensor in tensors if tensor.type.name not in KINDS})
+    tensors = {name: checkpoint.tensors[name] for name in kinds}
+    others = sorted({tensor.type.name for tensor in tensors.values() if tensor.type.name not in KINDS})
     if others:
         report.notice(f"packing {', '.join(others)} weights to Q8_0 for this CPU")
-    total, done = sum(tensor.num_bytes for tensor in tensors), 0
-    with ThreadPoolExecutor(threads) as pool:
-        for name, tensor, matrix in zip(kinds, tensors, pool.map(pack, tensors, kinds.values()), strict=True):
-            done += tensor.num_bytes
-            report.progress("loading weights", done, total, "bytes")
-            yield name, matrix
+    total, done = sum(tensor.num_bytes for tensor in tensors.values()), 0
+
+    def packed(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        report.progress("loading weights", done, total, "bytes")
+
+    return pack_all(tensors, kinds, threads, packed)
 
 
 def _vectors(checkpoint: Checkpoint) -> dict[str, FloatVector]:

@@ -105,6 +105,18 @@ def build_store(builder: Any, address: Any, value: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1
 
 
+def build_load_f32(builder: Any, address: Any) -> Any:
+    return build_load(builder, address, _V8F)
+
+
+def build_load_f16(builder: Any, address: Any) -> Any:
+    return builder.fpext(build_load(builder, address, ir.VectorType(_F16, 8)), _V8F)
+
+
+def build_load_i8(builder: Any, address: Any) -> Any:
+    return builder.sitofp(builder.sext(build_load(builder, address, _V8B), _V8I), _V8F)
+
+
 def _load_bf16(builder: Any, address: Any) -> Any:
     wide = builder.zext(build_load(builder, address, ir.VectorType(_I16, 8)), _V8I)
     return builder.bitcast(builder.shl(wide, constant(_V8I, 16)), _V8F)
@@ -126,8 +138,8 @@ def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> Non
 
 
 load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: build_load(b, at, I8x32.llvm))
-load_f32x8 = _operation(F32x8, (types.int64,), lambda b, at: build_load(b, at, _V8F))
-load_f16x8 = _operation(F32x8, (types.int64,), lambda b, at: b.fpext(build_load(b, at, ir.VectorType(_F16, 8)), _V8F))
+load_f32x8 = _operation(F32x8, (types.int64,), build_load_f32)
+load_f16x8 = _operation(F32x8, (types.int64,), build_load_f16)
 load_bf16x8 = _operation(F32x8, (types.int64,), _load_bf16)
 store_f32x8 = _operation(types.void, (types.int64, F32x8), lambda b, at, v: build_store(b, at, v))
 store_quad_sums = _operation(types.void, (types.int64, I32x8, types.int64), _store_quad_sums)
@@ -142,7 +154,7 @@ load_i32 = _operation(types.int32, (types.int64,), lambda b, at: build_load(b, a
 load_i64 = _operation(types.int64, (types.int64,), lambda b, at: build_load(b, at, _I64))
 load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: build_load(b, at, _I16))
 load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(build_load(b, at, _V8B), _V8I), _V8F))
-load_i8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.sitofp(b.sext(build_load(b, at, _V8B), _V8I), _V8F))
+load_i8x8 = _operation(F32x8, (types.int64,), build_load_i8)
 load_u8_pairs = _operation(
     I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, build_load(b, at, _V8B)), I16x16.llvm)
 )  # each twice
@@ -227,6 +239,11 @@ def _largest(builder: Any, a: Any, b: Any) -> Any:
     return build_call(builder, f"llvm.maximum.v{a.type.count}f32", a.type, a, b)
 
 
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    """The larger one; b if one is NaN: one instruction, where what follows finds the NaN anyway."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
 def _exp(builder: Any, x: Any) -> Any:
     """e**x for finite x: 2**n * p(r) with |r| <= ln 2 / 2, below 1e-7 relative error; 0 under -87, finite above 88.
 
@@ -260,6 +277,9 @@ absolute = _operation(F32x8, (F32x8,), lambda b, x: build_call(b, "llvm.fabs.v8f
 exp = _operation(F32x8, (F32x8,), _exp)
 sum_lanes = _operation(types.float32, (F32x8,), lambda b, x: _fold(b, x, b.fadd))
 max_lanes = _operation(types.float32, (F32x8,), lambda b, x: _fold(b, x, lambda y, z: _largest(b, y, z)))
+larger = _operation(F32x8, (F32x8, F32x8), _larger)
+largest_lane = _operation(types.float32, (F32x8,), lambda b, x: _fold(b, x, lambda y, z: _larger(b, y, z)))
+first_lane = _operation(types.float32, (F32x8,), lambda b, x: b.extract_element(x, _I32(0)))
 keep_lanes = _operation(F32x8, (F32x8, types.int64, types.float32), _first_lanes)  # lanes from `count` on become the third
 
 

@@ -1,6 +1,6 @@
 """A layer's attention: the tiles of rows, which thread takes which, and where the sums of their spans meet.
 
-A tile is four rows (`attention.py` does the arithmetic): query heads of a group, of neighbouring tokens.
+A tile is some rows of a sequence and KV head: query heads of a group, of neighbouring tokens. `attention.py` does the arithmetic.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -10,39 +10,38 @@ from typing import Any
 
 import numpy as np
 
-from puna.backends.cpu.attention import attend_span_f16, attend_span_f32, attend_span_int8, fold, normalise
+from puna.backends.cpu.attention import STRIP, attend_span_f16, attend_span_f32, attend_span_int8, fold, normalise
 from puna.backends.cpu.barrier import barrier
 from puna.backends.cpu.jit import entry, kernel
-from puna.backends.cpu.job import read_layer, read_memory, read_sizes, share
+from puna.backends.cpu.job import read_layer, read_memory, read_sizes, read_tile, share
+from puna.backends.cpu.kernels import copy_row
 from puna.backends.cpu.layout import EVEN, TILE_ROWS
-from puna.backends.cpu.simd import load_f32, load_i32, load_i64, store_f32
+from puna.backends.cpu.simd import load_f32x8, load_i32, load_i64, mul, splat_f32, store_f32x8, store_i32
+
+UNLIMITED = 1 << 40  # positions: the window of a layer that has none
 
 
 def _attention(attend_span: Any) -> Any:
     """The entry `attend_*` for a type of K and V."""
 
     @kernel
-    def attend_tile(memory, sizes, number, sequence, start, kv_head, per_kv, row, rows, first, end, scores, sums):
-        """Rows row..row+3 of a sequence and KV head over positions first..end-1; the last row fills the rest of the tile."""
-        last = rows - 1
-        t0, h0 = _token_and_head(row, start, kv_head, per_kv)
-        t1, h1 = _token_and_head(min(row + 1, last), start, kv_head, per_kv)
-        t2, h2 = _token_and_head(min(row + 2, last), start, kv_head, per_kv)
-        t3, h3 = _token_and_head(min(row + 3, last), start, kv_head, per_kv)
-        q, stride, row_bytes = memory.qkv, sizes.qkv_stride, 4 * sizes.head_dim
-        q0, q1 = q + t0 * stride + h0 * row_bytes, q + t1 * stride + h1 * row_bytes
-        q2, q3 = q + t2 * stride + h2 * row_bytes, q + t3 * stride + h3 * row_bytes
-        p0, p1 = np.int64(load_i32(memory.positions + 4 * t0)), np.int64(load_i32(memory.positions + 4 * t1))
-        p2, p3 = np.int64(load_i32(memory.positions + 4 * t2)), np.int64(load_i32(memory.positions + 4 * t3))
+    def attend_spans(memory, sizes, layer, number, sequence, kv_head, tile, rows, begin, end, first, last, partials):
+        """Spans first..last-1 of those that the tile sees, of positions begin..end-1. The sums of each span go to `partials`, or,
+        if that is 0, into the sums of the tile."""
         table = memory.tables + sequence * sizes.table_stride
         base = memory.kv + number * sizes.layer_bytes + kv_head * sizes.head_bytes
-        layer = read_layer(memory, number)
-        reach = layer.window if layer.window > 0 else p3 + 1  # positions before p + 1 - reach are not seen
-        alone, ps, hd = row == last, sizes.page_size, sizes.head_dim
-        attend_span(
-            q0, q1, q2, q3, p0, p1, p2, p3, alone, reach, first, end, p3, table, base, sizes.page_bytes, ps, sizes.span, hd,
-            np.float32(layer.scale), memory.softcap, layer.softcap, scores, sums,
-        )  # fmt: skip
+        width, grid = (sizes.head_dim + 15) // 16 * 16, begin // sizes.span * sizes.span
+        for i in range(first, last):
+            at, sums = grid + i * sizes.span, tile.sums if i == 0 else tile.later
+            attend_span(
+                tile, rows, _window(layer), max(at, begin), min(at + sizes.span, end), end - 1, table, base, sizes.page_bytes,
+                sizes.page_size, sizes.span, sizes.head_dim, memory.softcap, layer.softcap, sums,
+            )  # fmt: skip
+            if partials != 0:
+                copy_row(sums, rows * sizes.sum_bytes // 4, partials + i * rows * sizes.sum_bytes)
+            elif i > 0:
+                for row in range(0, rows * sizes.sum_bytes, sizes.sum_bytes):
+                    fold(tile.sums + row, tile.later + row, width)
 
     @entry
     def attend(memory_address, sizes_address, number, thread):
@@ -51,103 +50,141 @@ def _attention(attend_span: Any) -> Any:
         The sums are the same either way; dealt-out spans leave theirs in `partials`, and a second pass adds them up.
         """
         memory, sizes = read_memory(memory_address), read_sizes(sizes_address)
-        per_kv, threads, window = sizes.num_heads // sizes.num_kv_heads, sizes.threads, read_layer(memory, number).window
-        num_spans = _spans_to_deal(memory, sizes, window, per_kv)
-        dealt = num_spans > 0
-        first_span, last_span = share(num_spans, thread, threads)
-        scores = memory.scratch + thread * sizes.scratch_stride
-        own = scores + 4 * TILE_ROWS * sizes.span
-        tile, span = 0, 0
+        layer, tile = read_layer(memory, number), read_tile(memory, thread)
+        tile_rows, num_spans, deals_spans = _deal(memory, sizes, _window(layer))
+        mine, others = share(num_spans, thread, sizes.threads)
+        span, partials = 0, memory.partials
         for sequence in range(load_i64(memory.job + 8)):
-            start = np.int64(load_i32(memory.starts + 4 * sequence))
-            rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
+            start, sequence_rows = _rows_of(memory, sizes, sequence)
             for kv_head in range(sizes.num_kv_heads):
-                for row in range(0, rows, TILE_ROWS):
-                    begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
-                    sums = own
-                    for first in range(begin // sizes.span * sizes.span, end, sizes.span):
-                        if dealt:
-                            sums = memory.partials + span * sizes.tile_bytes
-                        if first_span <= span < last_span if dealt else tile % threads == thread:
-                            attend_tile(
-                                memory, sizes, number, sequence, start, kv_head, per_kv, row, rows,
-                                max(first, begin), min(first + sizes.span, end), scores, sums,
-                            )  # fmt: skip
-                            if sums != own and not dealt:
-                                fold(own, sums, (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row))
-                            sums = own + sizes.tile_bytes
-                        span += 1
-                    if not dealt and tile % threads == thread:
-                        _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, own)
-                    tile += 1
-        if dealt:
-            barrier(memory.control, threads)
-            _add_up(memory, sizes, window, per_kv, thread)
+                for row in range(0, sequence_rows, tile_rows):
+                    rows = min(tile_rows, sequence_rows - row)
+                    begin, end = _seen_by_tile(memory, sizes, _window(layer), start, row, rows)
+                    count = _num_spans(sizes, begin, end)
+                    first, last = max(mine - span, 0), min(others - span, count)
+                    if not deals_spans:  # who has a tile's first span has all
+                        first, last = (0, count) if mine <= span < others else (0, 0)
+                    if first < last:
+                        _gather(memory, sizes, layer, tile, start, kv_head, row, rows)
+                        to = partials if deals_spans else 0
+                        attend_spans(memory, sizes, layer, number, sequence, kv_head, tile, rows, begin, end, first, last, to)
+                        if not deals_spans:
+                            for i in range(rows):
+                                _store(memory, sizes, start, kv_head, row + i, tile.sums + i * sizes.sum_bytes)
+                    span += count
+                    partials += count * rows * sizes.sum_bytes
+        if deals_spans:
+            barrier(memory.control, sizes.threads)
+            _add_up(memory, sizes, _window(layer), tile_rows, thread)
         return 0
 
     return attend
 
 
 @kernel
-def _spans_to_deal(memory, sizes, window, per_kv):
-    """The number of spans if tiles are too few to share evenly and the sums of all spans fit into `partials`; else 0."""
-    if sizes.threads == 1:
-        return 0
-    tiles, spans = 0, 0
-    for sequence in range(load_i64(memory.job + 8)):
-        start = np.int64(load_i32(memory.starts + 4 * sequence))
-        rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
-        tiles += (rows + TILE_ROWS - 1) // TILE_ROWS * sizes.num_kv_heads
-        if tiles >= EVEN * sizes.threads:
-            return 0
-        for row in range(0, rows, TILE_ROWS):
-            begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
-            spans += ((end - 1) // sizes.span - begin // sizes.span + 1) * sizes.num_kv_heads
-    return spans if tiles < spans <= sizes.num_partials else 0
+def _window(layer):
+    """The positions that a row sees, its own included."""
+    return layer.window if layer.window > 0 else UNLIMITED
 
 
 @kernel
-def _seen_by_tile(memory, window, start, per_kv, row, rows):
-    """The positions that rows row..row+3 of a sequence see: first, end. Rows are in the order of their positions."""
+def _rows_of(memory, sizes, sequence):
+    """A sequence's first token, and its rows for each KV head, in the order of their positions."""
+    start, end = np.int64(load_i32(memory.starts + 4 * sequence)), np.int64(load_i32(memory.starts + 4 * sequence + 4))
+    return start, (end - start) * (sizes.num_heads // sizes.num_kv_heads)
+
+
+@kernel
+def _deal(memory, sizes, window):
+    """How threads share the work: the rows of a tile, the number of spans of all tiles, and whether spans are dealt out: if tiles
+    are too few to share evenly, and the sums of all spans fit into `partials`."""
+    rows = load_i64(memory.job) * sizes.num_heads
+    most = min(rows, TILE_ROWS)
+    tiles, spans, longest, partials = _count(memory, sizes, window, most)
+    if sizes.threads == 1 or longest * sizes.threads * EVEN <= spans:
+        return most, spans, False
+    if tiles < spans and partials <= sizes.num_partials:
+        return most, spans, True
+    tile_rows = min((rows // (EVEN * sizes.threads) + STRIP) // STRIP * STRIP, most)
+    return tile_rows, _count(memory, sizes, window, tile_rows)[1], False
+
+
+@kernel
+def _count(memory, sizes, window, tile_rows):
+    """With tiles of so many rows: tiles, spans of all tiles, the most spans of a tile, and rows of all spans."""
+    tiles, spans, longest, partials = 0, 0, 0, 0
+    for sequence in range(load_i64(memory.job + 8)):
+        start, sequence_rows = _rows_of(memory, sizes, sequence)
+        for row in range(0, sequence_rows, tile_rows):
+            rows = min(tile_rows, sequence_rows - row)
+            begin, end = _seen_by_tile(memory, sizes, window, start, row, rows)
+            count = _num_spans(sizes, begin, end)
+            tiles += sizes.num_kv_heads
+            spans += count * sizes.num_kv_heads
+            longest = max(longest, count)
+            partials += count * rows * sizes.num_kv_heads
+    return tiles, spans, longest, partials
+
+
+@kernel
+def _num_spans(sizes, begin, end):
+    return (end - 1) // sizes.span - begin // sizes.span + 1
+
+
+@kernel
+def _seen_by_tile(memory, sizes, window, start, row, rows):
+    """The positions that the tile's rows see: first, end."""
+    per_kv = sizes.num_heads // sizes.num_kv_heads
     nearest = np.int64(load_i32(memory.positions + 4 * (start + row // per_kv)))
-    furthest = np.int64(load_i32(memory.positions + 4 * (start + (min(row + TILE_ROWS, rows) - 1) // per_kv)))
-    return max(0, nearest + 1 - window) if window > 0 else 0, furthest + 1
+    furthest = np.int64(load_i32(memory.positions + 4 * (start + (row + rows - 1) // per_kv)))
+    return max(0, nearest + 1 - window), furthest + 1
 
 
 @kernel
-def _add_up(memory, sizes, window, per_kv, thread):
-    """Add up the spans of each tile in order; threads share the tiles."""
-    tile, span = 0, 0
+def _gather(memory, sizes, layer, tile, start, kv_head, row, rows):
+    """Copy the tile's rows of q, times the scale of scores, and their positions."""
+    stride, scale = 4 * ((sizes.head_dim + 7) // 8 * 8), splat_f32(np.float32(layer.scale))
+    for i in range(rows):
+        token, head = _token_and_head(sizes, start, kv_head, row + i)
+        store_i32(tile.positions + 4 * i, load_i32(memory.positions + 4 * token))
+        q, to = memory.qkv + token * sizes.qkv_stride + 4 * head * sizes.head_dim, tile.q + i * stride
+        for at in range(0, stride, 32):
+            store_f32x8(to + at, mul(load_f32x8(q + at), scale))
+
+
+@kernel
+def _add_up(memory, sizes, window, tile_rows, thread):
+    """Add up the spans of each row in order; threads share the rows."""
+    partials, number = memory.partials, 0
     for sequence in range(load_i64(memory.job + 8)):
-        start = np.int64(load_i32(memory.starts + 4 * sequence))
-        rows = (np.int64(load_i32(memory.starts + 4 * sequence + 4)) - start) * per_kv
+        start, sequence_rows = _rows_of(memory, sizes, sequence)
         for kv_head in range(sizes.num_kv_heads):
-            for row in range(0, rows, TILE_ROWS):
-                begin, end = _seen_by_tile(memory, window, start, per_kv, row, rows)
-                count = (end - 1) // sizes.span - begin // sizes.span + 1
-                if tile % sizes.threads == thread:
-                    sums = memory.partials + span * sizes.tile_bytes
-                    for i in range(1, count):
-                        fold(sums, sums + i * sizes.tile_bytes, (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row))
-                    _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums)
-                span += count
-                tile += 1
+            for row in range(0, sequence_rows, tile_rows):
+                rows = min(tile_rows, sequence_rows - row)
+                begin, end = _seen_by_tile(memory, sizes, window, start, row, rows)
+                step = rows * sizes.sum_bytes
+                count = _num_spans(sizes, begin, end)
+                for i in range(rows):
+                    if number % sizes.threads == thread:
+                        sums = partials + i * sizes.sum_bytes
+                        for later in range(1, count):
+                            fold(sums, sums + later * step, (sizes.head_dim + 15) // 16 * 16)
+                        _store(memory, sizes, start, kv_head, row + i, sums)
+                    number += 1
+                partials += count * step
 
 
 @kernel
-def _store_tile(memory, sizes, start, kv_head, per_kv, row, rows, sums):
-    """Write the outputs of a tile's rows, without the rows that only filled it up."""
-    width, kept = (sizes.head_dim + 15) // 16 * 16, min(TILE_ROWS, rows - row)
-    normalise(sums, width, kept)
-    for i in range(kept):
-        token, head = _token_and_head(row + i, start, kv_head, per_kv)
-        to = memory.attended + token * sizes.attended_stride + 4 * head * sizes.head_dim
-        for j in range(sizes.head_dim):
-            store_f32(to + 4 * j, load_f32(sums + 4 * (i * width + j)))
+def _store(memory, sizes, start, kv_head, row, sums):
+    """Write the output of a row."""
+    token, head = _token_and_head(sizes, start, kv_head, row)
+    to = memory.attended + token * sizes.attended_stride + 4 * head * sizes.head_dim
+    normalise(sums, (sizes.head_dim + 15) // 16 * 16, sizes.head_dim, to)
 
 
 @kernel
-def _token_and_head(row, start, kv_head, per_kv):
+def _token_and_head(sizes, start, kv_head, row):
+    per_kv = sizes.num_heads // sizes.num_kv_heads
     return start + row // per_kv, kv_head * per_kv + row % per_kv
 
 

@@ -45,6 +45,11 @@ class Unpacking:
     runs: Callable[[Code, Place], tuple[LLVMValue, LLVMValue]] | None = None
 
     @property
+    def numbers_bytes(self) -> int:
+        """Of the numbers that lie together: a group's block, or superblock."""
+        return self.block_bytes * (8 if self.superblock else 1)
+
+    @property
     def bytes(self) -> int:
         """Of a group's block, with its share of the scales."""
         return self.block_bytes + self.scale_bytes // (8 if self.superblock else 1)
@@ -55,9 +60,9 @@ class Unpacking:
             numbers = b.add(group, b.mul(block, I64(self.block_bytes)))
             scales = b.add(b.add(group, b.mul(blocks, I64(self.block_bytes))), b.mul(block, I64(self.scale_bytes)))
             return Place(numbers, scales, I64(0))
-        first = b.add(group, b.mul(b.lshr(block, I64(3)), I64(8 * self.block_bytes + self.scale_bytes)))
+        first = b.add(group, b.mul(b.lshr(block, I64(3)), I64(self.numbers_bytes + self.scale_bytes)))
         index = b.and_(block, I64(7))
-        return Place(b.add(first, b.mul(index, I64(self.block_bytes))), b.add(first, I64(8 * self.block_bytes)), index)
+        return Place(b.add(first, b.mul(index, I64(self.block_bytes))), b.add(first, I64(self.numbers_bytes)), index)
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
@@ -143,6 +148,10 @@ UNPACKINGS: dict[str, Unpacking] = {
     "q8_0": Unpacking(NumberForm(8), False, 256, 16, _bytes, _half(0)),
     "q4_0": Unpacking(NumberForm(4, 8), False, 128, 16, _nibbles, _half(0)),
     "q4_1": Unpacking(NumberForm(4, 0, has_minimum=True), False, 128, 32, _nibbles, _half(0), _half(16)),
+    "q5_0": Unpacking(NumberForm(5, 16), False, 160, 16, _five_bits, _half(0)),
+    "q5_1": Unpacking(
+        NumberForm(5, 16, has_minimum=True), False, 160, 32, _five_bits, _half(0), _above_centre(_half(16), _half(0), 16)
+    ),
     "q4_k": Unpacking(NumberForm(4, 0, has_minimum=True), True, 128, 160, _nibbles, _affine_scale, _affine_minimum),
     "q5_k": Unpacking(
         NumberForm(5, 16, has_minimum=True),

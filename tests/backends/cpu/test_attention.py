@@ -28,7 +28,10 @@ def shape(**changes: object) -> ModelConfig:
 SHAPES = {
     "ratio-3": shape(num_heads=6, num_kv_heads=2),
     "ratio-1": shape(num_heads=3, num_kv_heads=3, head_dim=20),
+    "ratio-4": shape(num_heads=4, num_kv_heads=1, head_dim=48),
     "ratio-5": shape(num_heads=5, num_kv_heads=1, head_dim=24),
+    "ratio-7": shape(num_heads=14, num_kv_heads=2),
+    "ratio-8": shape(num_heads=8, num_kv_heads=1, head_dim=40),
     "window-200": shape(sliding_window=200),
     "window-130-of-one-layer": shape(sliding_window=130, windowed_layers=(1,), num_heads=3, num_kv_heads=3),
 }

@@ -123,8 +123,8 @@ def test_a_model_needs_the_kernels_of_its_types_only() -> None:
     q8_0, q4_1 = KINDS["Q8_0"], KINDS["Q4_1"]
     names = compiled.entries_for([q8_0, q4_1, q4_1], q8_0, "f16")
     assert sorted(names) == [
-        "attend_f16", "dequantize_row_q8_0", "glu_silu", "interleave_q4_1", "interleave_q8_0", "multiply_q4_1", "multiply_q8_0",
-        "run", "write_kv_f16",
+        "attend_f16", "dequantize_row_q8_0", "glu_silu", "interleave_all", "interleave_q4_1", "interleave_q8_0", "multiply_q4_1",
+        "multiply_q8_0", "run", "write_kv_f16",
     ]  # fmt: skip
     assert names[0] == "run", "the longest to compile comes first"
 

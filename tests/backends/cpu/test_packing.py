@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from puna.backends.cpu.layout import ALIGNMENT, GROUP, KINDS, PackedMatrix, padded
-from puna.backends.cpu.packing import pack
+from puna.backends.cpu.packing import MatrixPart, _turns, pack, pack_all
 from puna.errors import ModelFormatError
 from puna.formats.base import Tensor
 from puna.formats.blocks import BLOCK_TYPES, SCALES
@@ -80,9 +81,19 @@ def pairs_and_tops(numbers: Bytes, quads: int, width: int) -> Bytes:
 
 
 def simple(blocks: Blocks) -> Bytes:
+    return before_scales(by_quad(blocks["qs"].view(np.uint8)), blocks)
+
+
+def five_bits(blocks: Blocks) -> Bytes:
+    fifths = np.unpackbits(blocks["qh"], axis=2, bitorder="little")
+    return before_scales(pairs_and_tops(by_quad(planes(blocks["qs"], 4, 16) | fifths << 4), 8, 1), blocks)
+
+
+def before_scales(numbers: Bytes, blocks: Blocks) -> Bytes:
+    """All numbers, then the scales of all blocks."""
     fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
     scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
-    return np.concatenate([by_quad(blocks["qs"].view(np.uint8)).reshape(-1), scales.reshape(-1)])
+    return np.concatenate([numbers.reshape(-1), scales.reshape(-1)])
 
 
 def q4_k(blocks: Blocks) -> Bytes:
@@ -103,6 +114,7 @@ def q6_k(blocks: Blocks) -> Bytes:
 
 DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
     **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    **dict.fromkeys(("Q5_0", "Q5_1"), five_bits),
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
@@ -195,3 +207,31 @@ def test_the_largest_finite_scales_are_no_error(name: str) -> None:
     for field in SCALES & set(tensor.type.layout.names or ()):
         blocks[field] = np.where(blocks[field] < 0, np.finfo(np.float16).min, np.finfo(np.float16).max)
     assert content(pack(tensor, KINDS[name])) == defined(tensor).tobytes()
+
+
+def test_many_matrices_are_packed_as_each_alone_and_every_byte_is_told() -> None:
+    names = [name for name in KINDS for _ in range(3)]
+    tensors = {f"{i}": random_tensor(name, 11 + 5 * i, 512) for i, name in enumerate(names)}
+    tensors["made"] = dataclasses.replace(tensors["9"], data=ComputedRows((56, 544), lambda a, b: tensors["9"].data[a:b]))
+    tensors["of another type"] = random_tensor("Q5_1", 19, 64)
+    kinds = {name: KINDS[tensor.type.name] for name, tensor in tensors.items()} | {"of another type": KINDS["Q8_0"]}
+    told: list[int] = []
+    matrices = pack_all(tensors, kinds, 2, told.append)
+    assert list(matrices) == list(tensors) and sum(told) == sum(tensor.num_bytes for tensor in tensors.values())
+    for name, matrix in matrices.items():
+        assert content(matrix) == content(pack(tensors[name], kinds[name]))
+
+
+def test_a_bad_scale_among_many_matrices_is_told_of_its_own() -> None:
+    tensors = {f"{i}": dataclasses.replace(random_tensor("Q4_0", 24, 512), name=f"blk.{i}.weight") for i in range(9)}
+    tensors["7"].data[:].view(tensors["7"].type.layout)["d"][13, 2] = np.nan
+    with pytest.raises(ModelFormatError, match=r"'blk\.7\.weight': d of the block at byte 36 of row 13"):
+        pack_all(tensors, dict.fromkeys(tensors, KINDS["Q4_0"]), 2)
+
+
+def test_rows_that_are_made_are_packed_one_part_at_a_time_and_others_together() -> None:
+    mapped = random_tensor("Q8_0", 8, 32)
+    made = dataclasses.replace(mapped, data=ComputedRows((8, 34), lambda first, last: mapped.data[first:last]))
+    parts = [MatrixPart(tensor, KINDS["Q8_0"], 0, 8, 0) for tensor in (mapped, mapped, mapped, made, made, mapped)]
+    assert [len(turn) for turn in _turns(parts, 2 * mapped.num_bytes)] == [2, 1, 1, 1, 1]
+    assert [part for turn in _turns(parts, 1) for part in turn] == parts

@@ -193,7 +193,7 @@ def test_k_quants_take_what_they_take_in_the_file_on_a_cpu(kind: str) -> None:
 def test_a_type_that_becomes_larger_is_told_with_those_that_do_not() -> None:
     (notice,) = (text for text in planned("llama-2-7b:q3_k_m", cpu(64)).notices if "keeps" in text)
     assert notice.startswith("this device keeps Q3_K as Q8_0: ")
-    assert notice.endswith("; Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K stay as they are")
+    assert notice.endswith("; Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K stay as they are")
     reference = PlannedDevice("reference", "a CPU", 64 * GIB, 64 * GIB, 64 * GIB)
     (notice,) = (text for text in planned("llama-2-7b:q4_k_m", reference).notices if "keeps" in text)
     assert notice.endswith(" in the file")
