@@ -16,7 +16,7 @@ from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
-from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS
+from puna.formats.blocks import BLOCK_TYPES
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPosition, plain_model
 from puna.model.weights import role_of, tensor_shapes
@@ -25,6 +25,7 @@ from puna.progress import SILENT, Reporter
 from puna.request import PLACEHOLDER, Request, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.scheduler import ScheduledChunk
+from tests.models import encode
 
 VOCAB_SIZE = 258
 BOS, EOS = 256, 257
@@ -300,11 +301,5 @@ def _random_tensor(name: str, shape: tuple[int, ...], quant: str, rng: np.random
 
 
 def make_tensor(name: str, values: Logits, quant: str) -> Tensor:
-    rows = values.reshape(1 if values.ndim == 1 else -1, values.shape[-1])
-    if quant in QUANTIZERS:
-        data = QUANTIZERS[quant](rows)
-    elif quant == "BF16":
-        data = np.ascontiguousarray(rows).view(np.uint16)[:, 1::2].copy().view(np.uint8)
-    else:
-        data = rows.astype({"F32": np.float32, "F16": np.float16}[quant]).view(np.uint8)
-    return Tensor(name, values.shape, BLOCK_TYPES[quant], data)
+    rows = np.ascontiguousarray(values.reshape(1 if values.ndim == 1 else -1, values.shape[-1]))
+    return Tensor(name, values.shape, BLOCK_TYPES[quant], encode(rows, quant))

@@ -16,7 +16,7 @@ from puna import install
 from puna.backends.base import Backend, BackendSpec, ProcessRank
 from puna.config import EngineConfig
 from puna.errors import DeviceError, Terminated, UsageError, first_line
-from puna.plan import Layout
+from puna.plan import RESIDENT_BLOCKS, Layout
 from puna.progress import SILENT, Reporter
 
 # How a torch device keeps weights without loss.
@@ -42,7 +42,7 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.cpu.model",
         layouts={
             "as-is": Layout(
-                resident_types={name: name for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")},
+                resident_types={name: name for name in RESIDENT_BLOCKS},
                 other="Q8_0",
                 kv_types=("f16", "f32", "int8"),
                 row_multiple=8,

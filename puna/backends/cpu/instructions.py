@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
+from puna.backends.cpu.host import PORTABLE
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import (
     build_absolute_i8,
@@ -47,6 +48,7 @@ class NumberForm(NamedTuple):
     zero: int = 0
     has_minimum: bool = False
     has_runs: bool = False  # each 16 columns have an integer scale of their own, beside the block's scale
+    has_run_minimums: bool = False  # and an integer minimum, beside the block's
 
 
 class Token(NamedTuple):
@@ -117,6 +119,19 @@ class Code:
         """Bytes as int32."""
         return self.builder.zext(self.load(address, ir.VectorType(I8, self.lanes)), self.integers)
 
+    def looked_up(self, indices: LLVMValue, table: Sequence[int]) -> LLVMValue:
+        """For each byte, which is below 16, the byte of a table."""
+        if not PORTABLE:
+            halves = ir.Constant(self.bytes, [value & 255 for value in table] * 2)
+            return build_call(self.builder, "llvm.x86.avx2.pshuf.b", self.bytes, halves, indices)
+        values = [constant(self.bytes, value) for value in table]
+        for bit in (1, 2, 4, 8):
+            is_set = self.builder.icmp_unsigned(
+                "!=", self.builder.and_(indices, constant(self.bytes, bit)), constant(self.bytes, 0)
+            )
+            values = [self.builder.select(is_set, values[i + 1], values[i]) for i in range(0, len(values), 2)]
+        return values[0]
+
     def load_signed(self, address: LLVMValue) -> LLVMValue:
         return self.builder.sext(self.load(address, ir.VectorType(I8, self.lanes)), self.integers)
 
@@ -130,6 +145,12 @@ class Code:
 
     def fma(self, x: LLVMValue, y: LLVMValue, z: LLVMValue) -> LLVMValue:
         return build_call(self.builder, f"llvm.fma.v{self.lanes}f32", self.floats, x, y, z)
+
+    def run_sum(self, token: Token, run: int) -> LLVMValue:
+        """-32 * the sum of the activations of run 0 or 1, as float32."""
+        b, pairs = self.builder, self.load(self.at(token.runs, 4 * run), ir.VectorType(I16, 2))
+        first, second = (b.sext(b.extract_element(pairs, I32(i)), I32) for i in range(2))
+        return build_splat(b, b.sitofp(b.add(first, second), F32), self.lanes)
 
     def to_floats(self, integers: LLVMValue) -> LLVMValue:
         return self.builder.sitofp(integers, self.floats)

@@ -36,7 +36,7 @@ from puna.backends.cpu.unpacking import UNPACKINGS, Unpacking
 AHEAD_BYTES = 8192  # of weights that a tile of packed blocks prefetches: the hardware's prefetcher stops at each 4 KiB page
 FEW = (1, 2, 4)  # tokens of the tiles that read packed blocks
 # The fewest tokens that are worth a panel, by the bits of a number. Eight bits and floats need little unpacking.
-WORTH_A_PANEL = {4: 5, 5: 5, 6: 5, 8: 48}
+WORTH_A_PANEL = {2: 5, 3: 5, 4: 5, 5: 5, 6: 5, 8: 48}
 FLOATS_WORTH_A_PANEL = 48
 TOTALS = PANEL_TOKENS + max(TILE.tokens, TILE.float_tokens)  # tokens whose totals lie before a panel: whole tiles
 
@@ -280,9 +280,4 @@ def _float_panel_product(load: Any, size: int) -> Any:
 multiply_f32 = _float_product(load_f32x8, 4)
 multiply_f16 = _float_product(load_f16x8, 2)
 multiply_bf16 = _float_product(load_bf16x8, 2)
-multiply_q8_0 = _product(UNPACKINGS["q8_0"])
-multiply_q4_0 = _product(UNPACKINGS["q4_0"])
-multiply_q4_1 = _product(UNPACKINGS["q4_1"])
-multiply_q4_k = _product(UNPACKINGS["q4_k"])
-multiply_q5_k = _product(UNPACKINGS["q5_k"])
-multiply_q6_k = _product(UNPACKINGS["q6_k"])
+globals().update({f"multiply_{name}": _product(unpacking) for name, unpacking in UNPACKINGS.items()})

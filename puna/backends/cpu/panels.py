@@ -6,12 +6,15 @@ depend on how many tokens there are:
 
     total = fma(sum * step, scale, total), and with a minimum: total = fma(minimum, sum of x, total)
 
+where each run has a minimum, x is multiplied by it before it is summed.
+
 A panel holds block after block: [plane][quad 0..7][row][4 bytes], then per row a float32 scale, a float32 minimum if the type has
-one, and if it has runs, two int16 for each of the two.
+one, and if it has runs, two int16 for each of the two, then a float32 for each of the two if they have minimums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,8 +89,12 @@ class WeightPanel:
         return self.minimums_at + (self.row_bytes if self.form.has_minimum else 0)
 
     @property
-    def block_bytes(self) -> int:
+    def run_minimums_at(self) -> int:
         return self.runs_at + (2 * self.row_bytes if self.form.has_runs else 0)
+
+    @property
+    def block_bytes(self) -> int:
+        return self.run_minimums_at + (2 * self.row_bytes if self.form.has_run_minimums else 0)
 
 
 # ---- a block from packed weights ------------------------------------------------------------------------------------
@@ -110,10 +117,24 @@ def _quad_of(c: Code, token: Token, quad: int) -> LLVMValue:
     return c.repeat(c.at(token.numbers, 4 * quad), c.bytes)
 
 
-def _added(c: Code, total: LLVMValue, dot: LLVMValue, token: Token, scale: LLVMValue, minimum: LLVMValue | None) -> LLVMValue:
+def _added(
+    c: Code,
+    total: LLVMValue,
+    dot: LLVMValue,
+    token: Token,
+    scale: LLVMValue,
+    minimum: LLVMValue | None,
+    run_minimums: Sequence[LLVMValue],
+) -> LLVMValue:
     """A total, and what a block adds to it."""
-    total = c.fma(c.builder.fmul(dot, c.repeat(token.step, c.floats)), scale, total)
-    return total if minimum is None else c.fma(minimum, c.repeat(token.sum, c.floats), total)
+    step = c.repeat(token.step, c.floats)
+    total = c.fma(c.builder.fmul(dot, step), scale, total)
+    if minimum is None:
+        return total
+    if not run_minimums:
+        return c.fma(minimum, c.repeat(token.sum, c.floats), total)
+    first, second = (c.builder.fmul(one, c.run_sum(token, run)) for run, one in enumerate(run_minimums))
+    return c.fma(minimum, c.builder.fmul(c.builder.fadd(first, second), step), total)  # whole numbers below 2**24: exact
 
 
 def _records(b: Any, x: LLVMValue, stride: LLVMValue, tokens: int, last: LLVMValue) -> list[LLVMValue]:
@@ -135,8 +156,11 @@ def packed_operations(unpacking: Unpacking, dots: Dots, tokens: int) -> tuple[An
         sums = _sums_of_packed(c, dots, unpacking, at, found)
         scale = unpacking.scale(c, at)
         minimum = unpacking.minimum(c, at) if unpacking.minimum else None
+        of_runs = unpacking.run_minimums(c, at) if unpacking.run_minimums else ()
         old = cgutils.unpack_tuple(b, totals)
-        added = [_added(c, total, dot, token, scale, minimum) for total, dot, token in zip(old, sums, found, strict=True)]
+        added = [
+            _added(c, total, dot, token, scale, minimum, of_runs) for total, dot, token in zip(old, sums, found, strict=True)
+        ]
         return context.make_tuple(b, tile, added)
 
     def built_finish(context: Any, b: Any, signature: Any, values: Any) -> Any:
@@ -188,6 +212,9 @@ def unpack_operation(panel: WeightPanel) -> Any:
         if unpacking.runs:
             for run, pairs in enumerate(unpacking.runs(c, at)):
                 c.store(c.at(to, panel.runs_at + run * panel.row_bytes), pairs)
+        if unpacking.run_minimums:
+            for run, numbers in enumerate(unpacking.run_minimums(c, at)):
+                c.store(c.at(to, panel.run_minimums_at + run * panel.row_bytes), numbers)
         return context.get_dummy_value()
 
     @intrinsic
@@ -231,7 +258,11 @@ def multiply_operation(panel: WeightPanel) -> Any:
                 dot = tile.dots.end(c, form, [of_run[i] for of_run in runs], scales)
                 scale = c.load_floats(c.at(at, panel.scales_at + offset))
                 minimum = c.load_floats(c.at(at, panel.minimums_at + offset)) if form.has_minimum else None
-                added.append(_added(c, totals[i], dot, token, scale, minimum))
+                of_runs = [
+                    c.load_floats(c.at(at, panel.run_minimums_at + run * panel.row_bytes + offset))
+                    for run in range(2 * form.has_run_minimums)
+                ]
+                added.append(_added(c, totals[i], dot, token, scale, minimum, of_runs))
         return added
 
     def built(context: Any, b: Any, signature: Any, values: Any) -> Any:

@@ -90,7 +90,7 @@ def like(quant: str, **changes: int) -> Checkpoint:
     return random_checkpoint(config, quant, seed=5)
 
 
-@pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_1", "Q5_0"])
 def test_an_expert_that_no_token_chose_is_not_read(quant: str) -> None:
     """The router never chooses number 3, whose weights are nan or, where a scale may not be that, huge."""
     checkpoint = like(quant)

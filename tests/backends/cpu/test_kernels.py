@@ -19,7 +19,6 @@ from puna.backends.cpu.layout import (
     KINDS,
     PANEL_BYTES,
     SET,
-    SUPERBLOCK,
     PackedMatrix,
     aligned_zeros,
     float_bits,
@@ -205,19 +204,22 @@ def test_products_are_those_of_the_numbers_that_the_kernel_sees(quant: str, rows
         assert not y[:, rows:].any(), "rows of the padding are not 0"
 
 
+# Scales of blocks whose numbers all have one end of their range.
+ENDS: dict[str, float] = {"d": 1, "m": -0.5, "dmin": 0.5}
+ENDS_OF: dict[str, dict[str, float]] = {"Q8_0": {"qs": -128}, "Q6_K": {"scales": -128}, "MXFP4": {"e": 128}}
+
+
 @pytest.mark.parametrize("fill", [0, 255])
 @pytest.mark.parametrize("x", [-1.0, 1.0])
-@pytest.mark.parametrize("quant", [name for name, kind in KINDS.items() if kind.block == SUPERBLOCK])
-def test_the_largest_sums_of_k_quants_do_not_overflow(quant: str, x: float, fill: int) -> None:
+@pytest.mark.parametrize("quant", [name for name, kind in KINDS.items() if kind.is_quantised])
+def test_the_largest_sums_do_not_overflow(quant: str, x: float, fill: int) -> None:
     """All numbers and scales at one end of their range, all activations at one of theirs: the product is a sum of equal terms."""
     block, rows, columns = BLOCK_TYPES[quant], 9, 512
     data = np.full((rows, block.row_bytes(columns)), fill, np.uint8)
     blocks = data.reshape(-1).view(block.layout)
-    blocks["d"] = 1
-    if quant == "Q6_K":
-        blocks["scales"] = -128
-    else:
-        blocks["dmin"] = 0.5
+    for field, scale in (ENDS | ENDS_OF.get(quant, {})).items():
+        if field in (block.layout.names or ()):
+            blocks[field] = scale
     tensor = Tensor("w", (rows, columns), block, data)
     weights, matrix = tensor.dequantize().astype(np.float64), packed(tensor)
     stride, memory, seen = activations(np.full(4 * columns, x, np.float32), 4, columns, are_quantised=True)

@@ -81,9 +81,19 @@ def pairs_and_tops(numbers: Bytes, quads: int, width: int) -> Bytes:
 
 
 def simple(blocks: Blocks) -> Bytes:
-    fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
+    return before_scales(by_quad(blocks["qs"].view(np.uint8)), blocks)
+
+
+def five_bits(blocks: Blocks) -> Bytes:
+    fifths = np.unpackbits(blocks["qh"], axis=2, bitorder="little")
+    return before_scales(pairs_and_tops(by_quad(planes(blocks["qs"], 4, 16) | fifths << 4), 8, 1), blocks)
+
+
+def before_scales(numbers: Bytes, blocks: Blocks) -> Bytes:
+    """All numbers, then the scales of all blocks."""
+    fields = [name for name in ("d", "m", "e") if name in (blocks.dtype.names or ())]
     scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
-    return np.concatenate([by_quad(blocks["qs"].view(np.uint8)).reshape(-1), scales.reshape(-1)])
+    return np.concatenate([numbers.reshape(-1), scales.reshape(-1)])
 
 
 def q4_k(blocks: Blocks) -> Bytes:
@@ -102,11 +112,39 @@ def q6_k(blocks: Blocks) -> Bytes:
     return joined([pairs_and_tops(numbers, 4, 2), by_block(blocks["scales"]), by_block(blocks["d"])])
 
 
+def four_quads(numbers: Bytes) -> Bytes:
+    """Lower two bits of four quads in one: (blocks, quads, 8, 4) -> (blocks, quads / 4, 8, 4)"""
+    return np.bitwise_or.reduce([(numbers[:, j::4] & 3) << np.uint8(2 * j) for j in range(4)])
+
+
+def q3_k(blocks: Blocks) -> Bytes:
+    thirds = by_quad(planes(blocks["hmask"], 1, 32))
+    numbers = four_quads(by_quad(planes(blocks["qs"], 2, 32))).reshape(len(thirds), 8, 2, GROUP, 4)
+    numbers = np.concatenate([numbers, tops(thirds << 4, 8, 1)[:, :, None]], axis=2)
+    low, high = planes(blocks["scales"][..., :8], 4, 8), planes(blocks["scales"][..., 8:], 2, 4)
+    return joined([numbers, by_block((low | high << 4) - np.uint8(32)), by_block(blocks["d"])])
+
+
+def q2_k(blocks: Blocks) -> Bytes:
+    numbers = four_quads(by_quad(planes(blocks["qs"], 2, 32)))
+    return joined([numbers, *(by_block(blocks[name]) for name in ("scales", "d", "dmin"))])
+
+
+def iq4_xs(blocks: Blocks) -> Bytes:
+    high = np.ascontiguousarray(blocks["scales_h"]).view(np.uint8).reshape(*blocks.shape, 2)
+    scales = planes(blocks["scales_l"], 4, 1) | planes(high, 2, 1) << 4
+    return joined([by_quad(blocks["qs"]), by_block(scales - np.uint8(32)), by_block(blocks["d"])])
+
+
 DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
-    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "MXFP4"), simple),
+    **dict.fromkeys(("Q5_0", "Q5_1"), five_bits),
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
+    "Q3_K": q3_k,
+    "Q2_K": q2_k,
+    "IQ4_XS": iq4_xs,
     **dict.fromkeys(FLOATS, by_block),
 }
 
@@ -203,7 +241,7 @@ def test_many_matrices_are_packed_as_each_alone_and_every_byte_is_told() -> None
     tensors = {f"{i}": random_tensor(name, 11 + 5 * i, 512) for i, name in enumerate(names)}
     tensors["made"] = dataclasses.replace(tensors["9"], data=ComputedRows((56, 544), lambda a, b: tensors["9"].data[a:b]))
     tensors["of another type"] = random_tensor("Q5_1", 19, 64)
-    kinds = {name: KINDS.get(tensor.type.name, KINDS["Q8_0"]) for name, tensor in tensors.items()}
+    kinds = {name: KINDS[tensor.type.name] for name, tensor in tensors.items()} | {"of another type": KINDS["Q8_0"]}
     told: list[int] = []
     matrices = pack_all(tensors, kinds, 2, told.append)
     assert list(matrices) == list(tensors) and sum(told) == sum(tensor.num_bytes for tensor in tensors.values())

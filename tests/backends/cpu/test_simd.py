@@ -15,11 +15,11 @@ from puna.backends.cpu.layout import KINDS
 from puna.backends.cpu.packing import pack
 from puna.errors import DeviceError
 from tests.backends.cpu.test_kernels import activations, run_multiply
-from tests.conformance.test_backends import K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
+from tests.conformance.test_backends import CPU_QUANTS, K_QUANTS, PAGES, QUANTS, forward, loaded, random_ids, random_model
 from tests.fakes import make_tensor
 
 FAMILIES = (("Q8_0", "like-gemma"), ("Q4_1", "experts-2-of-5"))
-MODELS = (*((quant, "plain") for quant in QUANTS), *((quant, "wide") for quant in K_QUANTS), *FAMILIES)
+MODELS = (*((quant, "plain") for quant in QUANTS), *((quant, "wide") for quant in K_QUANTS + CPU_QUANTS), *FAMILIES)
 
 
 def digest() -> str:
@@ -35,11 +35,12 @@ def digest() -> str:
 def digest_of_products() -> str:
     """Of products of the types that levels compute each in their own way: odd groups; all tiles, rests and extremes of tokens."""
     total, rng = hashlib.sha256(), np.random.default_rng(2)
-    for quant in ("Q8_0", "Q4_0", "Q4_1"):
-        matrix = pack(make_tensor("w", rng.standard_normal((61, 160)).astype(np.float32), quant), KINDS[quant])
+    for quant in ("Q8_0", "Q4_0", "Q4_1", *CPU_QUANTS):
+        columns = max(160, KINDS[quant].block)
+        matrix = pack(make_tensor("w", rng.standard_normal((61, columns)).astype(np.float32), quant), KINDS[quant])
         for tokens in range(1, 14):
-            x = rng.choice(np.array([-1, -0.3, 0.01, 1], np.float32), tokens * 160) * np.float32(tokens)
-            stride, records, _ = activations(x, tokens, 160, are_quantised=True)
+            x = rng.choice(np.array([-1, -0.3, 0.01, 1], np.float32), tokens * columns) * np.float32(tokens)
+            stride, records, _ = activations(x, tokens, columns, are_quantised=True)
             y = np.zeros((tokens, 64), np.float32)
             run_multiply(matrix, records.ctypes.data, stride, tokens, y.ctypes.data, y.strides[0], 8)
             total.update(y.tobytes())
