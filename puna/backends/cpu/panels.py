@@ -47,6 +47,7 @@ class Tile(NamedTuple):
     vectors: int
     tokens: int
     float_tokens: int  # `tokens` of float weights, whose sums need no other registers than their own
+    streams: int = 1  # groups that one token reads at once
 
     @property
     def groups(self) -> int:
@@ -57,7 +58,7 @@ TILES = {
     "avx512": Tile(DoublewordDots(), 16, 2, 6, 12),
     "avxvnni": Tile(DoublewordDots(), 8, 2, 4, 6),
     "dotprod": Tile(SignedDots(), 8, 2, 4, 6),  # vectors of 256 bits are two of its 32 registers
-    "avx2": Tile(WordDots(), 8, 2, 4, 6),
+    "avx2": Tile(WordDots(), 8, 2, 4, 6, 2),
     "portable": Tile(WordDots(), 8, 2, 4, 6),
 }
 TILE = TILES[LEVEL]
