@@ -19,7 +19,7 @@ def measure(threads: int) -> Roofline:
     """Best of a few runs on `threads` threads at once: a second or two."""
     prepare(("read_memory", "multiply_bytes", "multiply_floats"))
     read_memory, multiply_bytes, multiply_floats = map(load_entry, ("read_memory", "multiply_bytes", "multiply_floats"))
-    memory, share = aligned_zeros(READ_BYTES), READ_BYTES // threads // 128 * 128
+    memory, share = aligned_zeros(READ_BYTES), READ_BYTES // threads // 256 * 256
     memory[::4096] = 1  # make every page exist: the zero page would be read from cache
     scratch = [aligned_zeros(1 << 15) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:

@@ -7,8 +7,9 @@ import numpy as np
 
 from puna.backends.cpu.jit import entry
 from puna.backends.cpu.layout import GROUP
+from puna.backends.cpu.multiply import AHEAD_BYTES
 from puna.backends.cpu.panels import TILE, peak_operation
-from puna.backends.cpu.simd import fma, load_f32x8, splat_f32, store_f32, sum_lanes
+from puna.backends.cpu.simd import fma, load_f32x8, prefetch, splat_f32, store_f32, sum_lanes
 
 QUADS = 64  # with 16 rows 4 KiB, which every L1 cache holds
 PRODUCTS_OF_QUAD = 4 * GROUP * TILE.groups * TILE.tokens
@@ -17,14 +18,20 @@ _multiply_quads = peak_operation(TILE)
 
 @entry
 def read_memory(address, num_bytes):
-    """Read all bytes once. Returns their sum, so the compiler drops nothing."""
-    a, b, c, d = load_f32x8(address), load_f32x8(address), load_f32x8(address), load_f32x8(address)
-    one = splat_f32(1.0)
-    for at in range(address, address + num_bytes, 128):
-        a = fma(load_f32x8(at), one, a)
-        b = fma(load_f32x8(at + 32), one, b)
-        c = fma(load_f32x8(at + 64), one, c)
-        d = fma(load_f32x8(at + 96), one, d)
+    """Read all bytes once, as two streams: more than one of them keeps memory busy. Whole multiples of 256 bytes.
+
+    Returns the sum of all float32, the first 32 of them twice, so the compiler drops nothing.
+    """
+    a, b, c, d = load_f32x8(address), load_f32x8(address + 32), load_f32x8(address + 64), load_f32x8(address + 96)
+    one, half = splat_f32(1.0), num_bytes // 2
+    for at in range(address, address + half, 128):
+        for line in (AHEAD_BYTES, AHEAD_BYTES + 64):
+            prefetch(at + line)
+            prefetch(at + half + line)
+        a = fma(load_f32x8(at + half), one, fma(load_f32x8(at), one, a))
+        b = fma(load_f32x8(at + half + 32), one, fma(load_f32x8(at + 32), one, b))
+        c = fma(load_f32x8(at + half + 64), one, fma(load_f32x8(at + 64), one, c))
+        d = fma(load_f32x8(at + half + 96), one, fma(load_f32x8(at + 96), one, d))
     return np.int64(sum_lanes(fma(a, one, fma(b, one, fma(c, one, d)))))
 
 
