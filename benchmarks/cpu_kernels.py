@@ -100,7 +100,7 @@ def table(what: str, found: dict[str, list[float]], amounts: dict[str, float], u
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default="Q4_1,Q4_0,Q5_0,Q5_1,Q8_0,Q4_K,Q5_K,Q6_K")
+    parser.add_argument("--kinds", default="Q4_1,Q4_0,Q5_0,Q5_1,Q8_0,Q4_K,Q5_K,Q6_K,Q3_K,Q2_K,IQ4_NL,IQ4_XS,MXFP4")
     parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--tokens", type=int, default=PROMPT)
     parser.add_argument("--columns", type=int, default=2048)

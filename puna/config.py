@@ -33,7 +33,7 @@ class EngineConfig:
     Fields, with what is allowed and the default:
         device: auto, cpu, torch (the CPU by PyTorch), cuda, cuda:1 ..., reference (numpy, slow) ['auto']
         require_gpu: fail instead of using the CPU [False]
-        threads: threads of the CPU. 1..256; 0: one per usable core [0]
+        threads: at most so many threads of the CPU. 1..256; 0: as many as help, from one per core on [0]
         max_context: tokens per sequence, prompt and answer. 0: the model's limit, lowered (with a notice) to what fits [0]
         max_batch: sequences that run at once. 1..4096; 0: 64 on a CPU, 256 on a GPU [0]
         max_queue: requests that may wait to start; while as many wait, QueueFullError refuses calls. 0..2**20; 0: no limit [0]

@@ -27,9 +27,14 @@ RESIDENT_BLOCKS: dict[str, tuple[int, int]] = {
     "Q4_1": (32, 20),
     "Q5_0": (32, 22),
     "Q5_1": (32, 24),
-    "Q4_K": (256, 148),  # its 6-bit scales take a byte each, as those of Q5_K do (`backends/cpu/layout.py`)
+    "Q4_K": (256, 148),  # its 6-bit scales take a byte each, as those of other types do (`backends/cpu/layout.py`)
     "Q5_K": (256, 180),
     "Q6_K": (256, 210),
+    "Q3_K": (256, 114),
+    "Q2_K": (256, 84),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 138),
+    "MXFP4": (32, 17),
 }
 KV_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "int8": 1}
 KV_SCALE_BYTES = {"int8": 4}  # per token and head

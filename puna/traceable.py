@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from puna import checks
 from puna.backends.base import Backend
@@ -22,15 +22,6 @@ from puna.engine import Engine
 from puna.errors import UsageError
 from puna.formats.base import Checkpoint
 from puna.formats.digest import content_digest, tokenizer_digest
-from puna.glassbox.against import FirstRun, Side, compared, first_run, other_run
-from puna.glassbox.diff import OtherRun, RunDiff
-from puna.glassbox.explorer import Explorer
-from puna.glassbox.layers import LayerChoice, LayerLook, checked_choice
-from puna.glassbox.receipt import Fingerprint, Receipt
-from puna.glassbox.record import Recording, TracedModel, run, text_of
-from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
-from puna.glassbox.replay import Replay, ReplayJob
-from puna.glassbox.trace import Trace
 from puna.messages import Messages
 from puna.model.spec import ModelConfig
 from puna.opening import NO_OPENING
@@ -39,6 +30,16 @@ from puna.progress import Reporter
 from puna.request import SamplingParams
 from puna.runner import Runner
 from puna.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:  # the glass box is imported when a run is looked at: it would take 40 ms of each start
+    from puna.glassbox.against import FirstRun, Side
+    from puna.glassbox.diff import OtherRun, RunDiff
+    from puna.glassbox.explorer import Explorer
+    from puna.glassbox.layers import LayerChoice
+    from puna.glassbox.receipt import Fingerprint, Receipt
+    from puna.glassbox.record import Recording, TracedModel
+    from puna.glassbox.replay import Replay, ReplayJob
+    from puna.glassbox.trace import Trace
 
 
 class TraceArguments(TypedDict, total=False):
@@ -111,6 +112,8 @@ class Traceable(ABC):
         [False: nowhere]
         `max_candidates`: a trace leaves out the steps after so many, and says how many; each takes some 300 bytes. [200000]
         """
+        from puna.glassbox.record import run
+
         traces = run(self.recording(prompts, params, settings))
         return traces[0] if is_prompt(prompts) else traces
 
@@ -124,6 +127,8 @@ class Traceable(ABC):
         self, messages: Chat | Chats, params: Params = None, **settings: Unpack[ChatTraceSettings]
     ) -> Trace | list[Trace]:
         """Like `trace`, of the answer to a conversation, as `chat` gives it, or to each of a list."""
+        from puna.glassbox.record import run
+
         traces = run(self.chat_recording(messages, params, settings))
         return traces[0] if is_conversation(messages) else traces
 
@@ -139,6 +144,10 @@ class Traceable(ABC):
         return self._recording(given, own, lambda: self.chat_jobs(messages, params, others))
 
     def _recording(self, given: Sequence[Any], own: TraceArguments, encode: Callable[[], list[PromptJob]]) -> Recording:
+        from puna.glassbox.layers import LayerLook, checked_choice
+        from puna.glassbox.record import Recording, text_of
+        from puna.glassbox.recorder import MAX_CANDIDATES, MOST_CANDIDATES
+
         choice = checked_choice(own.get("layers", False))
         look = None if choice is False else LayerLook(self._opened(), choice, self._report)
         top = checks.whole("top", own.get("top", 10), 0, 1000)
@@ -162,6 +171,8 @@ class Traceable(ABC):
         return self._explore(messages, lambda: self.chat_jobs(messages, params, settings), is_conversation(messages), top)
 
     def _explore(self, given: Prompt | Chat, encode: Callable[[], list[PromptJob]], is_one: bool, top: int) -> Explorer:
+        from puna.glassbox.explorer import Explorer
+
         if not is_one:
             raise UsageError("one prompt is explored, and a list of them is given", hint="Explore them one after the other.")
         count, started = checks.whole("top", top, 1, 1000), time.perf_counter()
@@ -212,6 +223,8 @@ class Traceable(ABC):
         other: Traceable,
         changed: Mapping[str, Any],
     ) -> RunDiff:
+        from puna.glassbox.against import compared
+
         if not is_one:
             raise UsageError(
                 "a comparison is of one prompt, and a list of them is given", hint="Compare them one after the other."
@@ -223,16 +236,22 @@ class Traceable(ABC):
 
     def first_run(self, job: PromptJob) -> FirstRun:
         """Run a prompt, and keep what another run is compared with. This model may then be closed."""
+        from puna.glassbox.against import first_run
+
         if job.sampler is not None or job.processors or job.opening != NO_OPENING:
             raise UsageError("a comparison takes no sampler, logits_processors or opening", hint="Leave them out.")
         return first_run(self._side(str(self.path)), job.prompt_ids, job.params)
 
     def run_against(self, first: FirstRun, name: str, changed: Mapping[str, Any]) -> OtherRun:
         """Run a prompt that another model, or this one, ran first, with `changed` sampling parameters, and compare."""
+        from puna.glassbox.against import other_run
+
         params = dataclasses.replace(first.completion.params or self.default_params, **changed)
         return other_run(first, self._side(name), params, self._report)
 
     def _side(self, name: str) -> Side:
+        from puna.glassbox.against import Side
+
         plan, checkpoint = self.plan, self._opened()
         source = (str(self.path.resolve()), *self.config.lora)
         return Side(name, self.runner, self.traced_model, checkpoint, plan.weights, plan.kv_type, source)
@@ -243,6 +262,8 @@ class Traceable(ABC):
         Of several samples (`n`), each has its own: `[llm.receipt(one) for one in completion.choices]`. UsageError for a run that
         samplers or logits processors of the caller's own took part in, or whose thinking somebody ended by hand.
         """
+        from puna.glassbox.receipt import Receipt
+
         info, params = self.backend.info, completion.params
         adapter = self.adapter_digests.get(params.lora_name, "") if params is not None and params.lora_name else ""
         return Receipt.of(completion, str(self.path), self.fingerprint, info.name, info.description, adapter)
@@ -258,6 +279,8 @@ class Traceable(ABC):
 
     def replay_job(self, receipt: Receipt) -> ReplayJob:
         """What `replay` runs. Reads all weights, once."""
+        from puna.glassbox.replay import ReplayJob
+
         receipt.require_same(self.fingerprint, str(self.path), self.adapter_digests)
         receipt.require_tokens(self.model.vocab_size)
         return ReplayJob(self.runner, self.traced_model, receipt)
@@ -265,6 +288,8 @@ class Traceable(ABC):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Digests of the weights and of the tokenizer. UsageError once the model is closed."""
+        from puna.glassbox.receipt import Fingerprint
+
         checkpoint = self._opened()
         return Fingerprint(content_digest(checkpoint), tokenizer_digest(checkpoint.tokenizer))
 
@@ -277,6 +302,8 @@ class Traceable(ABC):
     @property
     def traced_model(self) -> TracedModel:
         """What a trace says of this model."""
+        from puna.glassbox.record import TracedModel
+
         per_token = kv_bytes(self.model, 1, self.plan.kv_type, self.plan.layout.value_multiple)
         read = sum(read_by_type(self.model, self.plan).values()) + offloaded_bytes(self.plan)
         return TracedModel(str(self.path), self.backend.info.name, self.tokenizer, self.plan.max_context, per_token, read)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from puna.backends.base import DeviceInfo, PageBytes, Roofline, moved
 from puna.batch import Batch, Computed, Logits, Pending, SamplingBatch
 from puna.config import EngineConfig
 from puna.engine import Engine
 from puna.formats.base import Checkpoint, Tensor
-from puna.formats.blocks import BLOCK_TYPES, QUANTIZERS, BlockType
+from puna.formats.blocks import BLOCK_TYPES
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig, NormPosition, plain_model
 from puna.model.weights import role_of, tensor_shapes
@@ -27,6 +25,7 @@ from puna.progress import SILENT, Reporter
 from puna.request import PLACEHOLDER, Request, SamplingParams, StepOutput
 from puna.sampling import History, Row
 from puna.scheduler import ScheduledChunk
+from tests.models import encode
 
 VOCAB_SIZE = 258
 BOS, EOS = 256, 257
@@ -302,31 +301,5 @@ def _random_tensor(name: str, shape: tuple[int, ...], quant: str, rng: np.random
 
 
 def make_tensor(name: str, values: Logits, quant: str) -> Tensor:
-    rows = values.reshape(1 if values.ndim == 1 else -1, values.shape[-1])
-    if quant in QUANTIZERS:
-        data = QUANTIZERS[quant](rows)
-    elif quant == "BF16":
-        data = np.ascontiguousarray(rows).view(np.uint16)[:, 1::2].copy().view(np.uint8)
-    elif quant in ("F32", "F16"):
-        data = rows.astype({"F32": np.float32, "F16": np.float16}[quant]).view(np.uint8)
-    else:
-        data = np.stack([_random_row(BLOCK_TYPES[quant], row) for row in rows])
-    return Tensor(name, values.shape, BLOCK_TYPES[quant], data)
-
-
-def _random_row(kind: BlockType, values: Logits) -> npt.NDArray[np.uint8]:
-    """A row of a type that puna does not write: any bits, and scales that make weights about as large as `values`, around 0."""
-    rng = np.random.default_rng(zlib.crc32(values.tobytes()))
-    row = rng.integers(0, 256, kind.row_bytes(values.size), np.uint8)
-    blocks = row.view(kind.layout)
-    minimums = [name for name in ("m", "dmin") if name in (kind.layout.names or ())]
-
-    def weights(d: Any, minimum: Any) -> Logits:
-        for field, scales in [("d", d), *[(name, minimum) for name in minimums]]:
-            blocks[field] = scales
-        return kind.decode(blocks)
-
-    ratio = -weights(1, 0).mean() / weights(0, 1).mean() if minimums else 0
-    d = rng.choice([-1, 1], len(blocks)) * rng.uniform(0.5, 1.5, len(blocks)) * values.std() / weights(1, ratio).std()
-    weights(d, ratio * d)
-    return row
+    rows = np.ascontiguousarray(values.reshape(1 if values.ndim == 1 else -1, values.shape[-1]))
+    return Tensor(name, values.shape, BLOCK_TYPES[quant], encode(rows, quant))

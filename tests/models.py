@@ -84,10 +84,11 @@ def encode(values: Floats, quant: str) -> npt.NDArray[np.uint8]:
         return rows.astype(BLOCK_TYPES[quant].layout).view(np.uint8)
     if quant == "BF16":
         return (rows.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
-    return _random_blocks(rows, quant)
+    return np.concatenate([_random_blocks(row[None], quant) for row in rows])
 
 
-UNIT_SCALES = {"d": 1.0, "m": -15.5, "dmin": 1.0}  # half-precision fields; Q5_1's minimum centres its numbers
+# Of blocks whose weights are centred: Q5_1 has m, and Q2_K dmin. `e` is the exponent of MXFP4's scale.
+UNIT_SCALES = {"d": 1.0, "m": -15.5, "dmin": 1.5, "e": 128}
 
 
 def _random_blocks(rows: Floats, quant: str) -> npt.NDArray[np.uint8]:
@@ -100,7 +101,8 @@ def _random_blocks(rows: Floats, quant: str) -> npt.NDArray[np.uint8]:
         blocks[name] = UNIT_SCALES[name]
     factor = max(float(np.std(rows)), 1e-6) / float(np.std(block.dequantize(data)))
     for name in scales:
-        blocks[name] = UNIT_SCALES[name] * factor * rng.uniform(0.8, 1.2, len(blocks))
+        factors = factor * rng.uniform(0.8, 1.2, len(blocks))
+        blocks[name] = UNIT_SCALES[name] * factors if name != "e" else UNIT_SCALES[name] + np.rint(np.log2(factors))
     return data
 
 

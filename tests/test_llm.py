@@ -350,6 +350,31 @@ def test_an_interrupted_step_ends_what_runs_and_the_model_can_be_used_again() ->
     assert llm.runner.is_idle and not llm.runner._handles
 
 
+@pytest.mark.parametrize("was_on", [True, False])
+def test_a_tokenizer_that_cannot_be_built_leaves_nothing_loaded(
+    was_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built while the weights are loaded. The garbage collector, which waits for both, is as it was."""
+    config = tiny_config(vocab_size=300)
+    path = write_gguf(tmp_path / "tiny.gguf", config, random_tensors(config, seed=1))
+    on_during_load, closed = [], []
+
+    def refuse(spec: object) -> Tokenizer:
+        on_during_load.append(gc.isenabled())
+        raise UsageError("no tokenizer")
+
+    monkeypatch.setattr(loading, "build_tokenizer", refuse)
+    monkeypatch.setattr(ReferenceBackend, "close", lambda self: closed.append(self))
+    (gc.enable if was_on else gc.disable)()
+    try:
+        with pytest.raises(UsageError, match="no tokenizer"):
+            LLM(path, device="reference", report=SILENT)
+        assert gc.isenabled() is was_on
+    finally:
+        gc.enable()
+    assert on_during_load == [False] and len(closed) == 1
+
+
 def test_a_closed_model_says_so(llm: LLM) -> None:
     stream = llm.stream("hello", TEN)
     llm.close()

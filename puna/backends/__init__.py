@@ -16,13 +16,12 @@ from puna import install
 from puna.backends.base import Backend, BackendSpec, ProcessRank
 from puna.config import EngineConfig
 from puna.errors import DeviceError, Terminated, UsageError, first_line
-from puna.plan import Layout
+from puna.plan import RESIDENT_BLOCKS, Layout
 from puna.progress import SILENT, Reporter
 
 # How a torch device keeps weights without loss.
 BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")}
 FLOATS = {name: name for name in ("F32", "F16", "BF16")}
-CPU_BLOCKS = {name: name for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")}
 ROUTER = {"router": "F32"}  # small, and a rounded one chooses other experts
 TORCH_KV = ("bf16", "f16", "f32", "int8")
 # A GPU is for the model. Prompt chunks of 1024 tokens keep it busy. Three buffers of logits: what a recorded step computes, where
@@ -43,7 +42,7 @@ BACKENDS: Mapping[str, BackendSpec] = {
         module="puna.backends.cpu.model",
         layouts={
             "as-is": Layout(
-                resident_types=FLOATS | CPU_BLOCKS,
+                resident_types={name: name for name in RESIDENT_BLOCKS},
                 other="Q8_0",
                 kv_types=("f16", "f32", "int8"),
                 row_multiple=8,

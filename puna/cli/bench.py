@@ -107,7 +107,7 @@ def command(
         else:
             fitting = partial(_fitting, max_context=llm.plan.max_context, report=report)
             tests = workloads(prompt_tokens, decode_tokens, depth, fitting)
-            facts |= versus.facts(PeerComparison(llm, tests, repeat, report), report)
+            facts |= versus.facts(PeerComparison(llm, tests, repeat, report), report) | {"threads": _threads(llm)}
     lines = list(table(facts) if versus is None else comparison_table(facts))
     if as_json:
         print_json(facts)
@@ -173,6 +173,7 @@ def _facts(
     read_bytes, operations = sum(read_by_type(llm.model, llm.plan).values()), 2 * matrix_weights(llm.model)
     return {
         "device": dataclasses.asdict(llm.backend.info),
+        "threads": _threads(llm),
         "prefill": _row(f"pp{prompt_tokens}", prompt_tokens, prefill)
         | {"int8_share": round(pp * operations / roofline.int8_ops_per_s, 4), "ops_per_token": operations},
         "decode": _row(f"tg{decode_tokens}", decode_tokens, decode)
@@ -182,6 +183,17 @@ def _facts(
         "expected": _expected(llm, tensors, roofline),
         "repeat": len(prefill),
     }
+
+
+def _threads(llm: LLM) -> dict[str, Any] | None:
+    """The numbers of threads that were found best, if the device looks for them."""
+    if llm.backend.info.name != "cpu":
+        return None
+    from puna.backends.cpu.model import CPUBackend
+
+    assert isinstance(llm.backend, CPUBackend)
+    choice, best = llm.backend.thread_choice, llm.backend.best_threads()
+    return {"prompt": best[max(best)], "answer": best[min(best)], "of": choice.counts, "first": choice.start, "why": choice.why}
 
 
 def _expected(llm: LLM, tensors: Mapping[str, TensorHeader], roofline: Roofline) -> dict[str, Any] | None:
@@ -214,6 +226,10 @@ def table(facts: dict[str, Any]) -> Iterator[str]:
     limits, first_ms = facts["limits"], 1e3 * facts["time_to_first_token_s"]
     yield facts["model"]
     yield f"on {facts['device']['description']}"
+    if (threads := facts["threads"]) is not None:
+        tried = " or ".join(map(str, threads["of"]))
+        words = f"threads: {threads['prompt']} for the prompt and {threads['answer']} for the answer were found best of {tried}"
+        yield from wrapped(f"{words}; begun with {threads['first']}, {threads['why']}", report_width(sys.stdout))
     yield ""
     yield _line("prompt", facts["prefill"], "int8_share", f"{limits['int8_ops_per_s'] / 1e9:.0f} GOP/s (int8)")
     yield _line("answer", facts["decode"], "bandwidth_share", f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s (memory)")

@@ -177,7 +177,7 @@ def summary(verdict: Verdict, facts: dict[str, Any]) -> str:
 
 def _cpu_words(facts: dict[str, Any]) -> str:
     cpu, limits = facts.get("cpu", {}), facts.get("cpu_limits", {})
-    words = [str(cpu["name"]), counted(cpu["usable_threads"], "thread")] if cpu else []
+    words = [str(cpu["name"]), counted(cpu["model_threads"], "thread")] if cpu else []
     words += [f"{limits['read_bytes_per_s'] / 1e9:.1f} GB/s"] if limits else []
     return f"CPU ({', '.join(words)})" if words else "CPU"
 

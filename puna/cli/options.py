@@ -225,7 +225,7 @@ _FORM = (
 _DEVICE = (
     option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, torch (PyTorch, CPU) ..."),
     option("--max-context", type=Whole(), metavar="N", help="Tokens of prompt and answer [0: what fits]."),
-    option("--threads", type=Whole(), metavar="N", help="CPU threads [0: one per core]."),
+    option("--threads", type=Whole(), metavar="N", help="At most N CPU threads [0: all that help]."),
     option("--weights", metavar="TYPE", help="auto, as-is, int8 or int4 [auto: what fits]."),
     option("--vram", type=Size(), metavar="SIZE", help="Use at most this much GPU memory, e.g. 12GiB."),
     option("--kv-type", metavar="TYPE", help="auto, bf16, f16, f32, int8 (half; KL 0.003)."),
@@ -414,7 +414,7 @@ def engine_config(flags: dict[str, Any], report: Reporter) -> EngineConfig:
         raise UsageError(f"--{error.field.replace('_', '-')}{error.typed.message.removeprefix(error.field)}") from None
     if config.threads > (cores := usable_cores()):
         report.notice(
-            f"{config.threads} threads on {cores} cores: more threads than cores are slower; --threads 0 uses one per core"
+            f"{config.threads} threads on {cores} cores: more threads than cores are slower; --threads 0 uses as many as help"
         )
     return config
 

@@ -189,6 +189,15 @@ def _iq4_xs(blocks: Blocks) -> Floats:
     return _scaled(scales, IQ4_VALUES[_planes(blocks["qs"], 4, 16)])
 
 
+MXFP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)  # twice those of 4-bit floats
+
+
+def _mxfp4(blocks: Blocks) -> Floats:
+    """Numbers of 1 sign, 2 exponent and 1 mantissa bits, times powers of two (OCP Microscaling Formats 1.0)."""
+    scale = np.ldexp(np.float32(1), blocks["e"].astype(np.int32) - 128)  # half of what the exponent says
+    return _scaled(scale[:, None], MXFP4_VALUES[_planes(blocks["qs"], 4, 16)])
+
+
 def _int8(blocks: Blocks) -> Floats:
     return blocks.astype(np.float32)
 
@@ -215,6 +224,7 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("Q6_K", 256, _record(ql="128u1", qh="64u1", scales="16i1", d="<f2"), _q6_k),
         BlockType("IQ4_NL", 32, _record(d="<f2", qs="16u1"), _iq4_nl),
         BlockType("IQ4_XS", 256, _record(d="<f2", scales_h="2u1", scales_l="4u1", qs="128u1"), _iq4_xs),
+        BlockType("MXFP4", 32, _record(e="u1", qs="16u1"), _mxfp4),
         BlockType("Q8_GROUP", 1, np.dtype("i1"), _int8),  # llama2.c v2: the scales, one per group, are separate (Tensor.scales)
     )
 }

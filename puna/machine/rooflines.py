@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from puna.backends.base import Roofline
+from puna.cores import choose_threads
 from puna.files import read_small, write_whole
 from puna.machine.host import Host, ThisHost
 from puna.machine.processor import processor
 from puna.paths import cache_dir
-from puna.resources import usable_cores
 from puna.units import counted
 
 VERSION = 1
@@ -53,7 +53,7 @@ def _key(device: str, host: Host | None) -> str:
     host = host or ThisHost()
     found = processor(host)
     name, present = (found.name, found.threads) if found else ("CPU", 1)
-    return f"cpu: {name}, {counted(usable_cores(host, present), 'thread')}"
+    return f"cpu: {name}, {counted(choose_threads(0, host, present).start, 'thread')}"
 
 
 def _read() -> dict[str, Any]:

@@ -34,6 +34,14 @@ def test_a_person_reads_words_and_each_fact_once(puna: Puna, model: str, device:
     assert max(map(display_width, done.out.splitlines()[1:])) <= 80
 
 
+def test_it_says_how_many_threads_were_found_best_and_why(puna: Puna, model: str) -> None:
+    done = puna("bench", model, "--device", "cpu", "--json", *BRIEF)
+    threads = json.loads(done.out)["threads"]
+    assert threads == {"prompt": 1, "answer": 1, "of": [1], "first": 1, "why": "as --threads says"}
+    words = "threads: 1 for the prompt and 1 for the answer were found best of 1; begun with 1, as --threads says"
+    assert words in " ".join(done.err.split())
+
+
 def test_programs_find_the_names_of_other_benchmarks(puna: Puna, model: str) -> None:
     facts = json.loads(puna("bench", model, "--device", "reference", "--json", *BRIEF).out)
     assert [(facts[part]["test"], facts[part]["tokens"]) for part in ("prefill", "decode")] == [("pp4", 4), ("tg2", 2)]

@@ -21,6 +21,7 @@ from puna.batch import Batch, Logits
 from puna.config import EngineConfig, KVType, WeightsType
 from puna.errors import ModelFormatError
 from puna.formats.base import Checkpoint
+from puna.formats.blocks import BLOCK_TYPES
 from puna.model.rope import RopeConfig
 from puna.model.spec import AttentionSpec, Dense, Experts, LayerSpec, ModelConfig
 from puna.plan import DEVICE, Plan, make_plan
@@ -37,7 +38,15 @@ EXACT, HALF, QUANTISED = (2e-5, 1e-4), (0.004, 0.015), (0.09, 0.35)
 KV_TOLERANCE = {"f32": EXACT, "f16": HALF, "bf16": (0.032, 0.12), "int8": (0.05, 0.2)}
 QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # of the tiny models, which have no rows of whole K-blocks
 K_QUANTS = ("Q4_K", "Q5_K", "Q6_K")  # of the wide ones
-CPU_QUANTS = ("Q5_0", "Q5_1")  # of the wide ones, where `cpu` has them; the others make other types of them
+CPU_QUANTS = (
+    "Q5_0",
+    "Q5_1",
+    "Q3_K",
+    "Q2_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "MXFP4",
+)  # of the wide ones, where `cpu` has them; the others make other types of them
 KV_TYPES: dict[str, tuple[KVType, ...]] = {
     "reference": ("f32",),
     "cpu": ("f32", "f16", "int8"),
@@ -249,7 +258,7 @@ def test_families_have_the_same_bits_in_a_batch_and_on_any_threads(device: str, 
 
 def tolerance(device: str, quant: str, kv: KVType) -> tuple[float, float]:
     own = KV_TOLERANCE[KV_TYPES[device][0] if kv == "auto" else kv]
-    if not quant.startswith("Q"):
+    if BLOCK_TYPES[quant].block_size == 1:
         return own
     if device == "cpu" and kv == "int8":  # its activations are rounded too: the two errors add up
         return QUANTISED[0] + own[0], QUANTISED[1] + own[1]

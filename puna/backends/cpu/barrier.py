@@ -14,7 +14,7 @@ from puna.backends.cpu.simd import atomic_add, atomic_load, atomic_store, pause
 from puna.backends.cpu.threads import NAP_AT
 
 SPINS = 2048  # pauses before a thread at a barrier sleeps: about 40 us
-IDLE_SPINS = 16 * SPINS  # pauses before a thread without a step sleeps: longer than sampling takes
+IDLE_SPINS = 32 * SPINS  # pauses before a thread without a step sleeps: longer than sampling takes, 0.3 to 0.8 ms
 NAPS = 1 if CALL_NUMBER else 4000  # sleeps, or yields, before an idle thread parks: some milliseconds
 TEAMS = 1 << 16  # more than any number of threads
 SLEEPING, NAPPING = GENERATION + 8, POSTED + 8  # numbers of threads that sleep, beside what they sleep for

@@ -35,13 +35,14 @@ def _block_operation(unpacking: Unpacking) -> Any:
             c.to_floats(b.ashr(b.bitcast(pairs, c.integers), constant(c.integers, 16))) for pairs in _runs(unpacking, c, at)
         ]
         scales = [of_row(b.fmul(scale, run)) for run in of_runs] or [of_row(scale)] * 2
+        minimums = [of_row(minimum) for minimum in _minimums(unpacking, c, at)]
         for quad, numbers in unpacking.numbers(c, at):
             bytes_of_row = b.bitcast(b.extract_element(b.bitcast(numbers, c.integers), lane), ir.VectorType(I8, 4))
             wide = (b.sext if form.bits == 8 else b.zext)(bytes_of_row, ir.VectorType(I32, 4))
             floats = b.sitofp(b.sub(wide, constant(wide.type, form.zero)), FOUR)
             weights = b.fmul(floats, scales[quad // 4])
-            if unpacking.minimum:
-                weights = b.fadd(weights, of_row(unpacking.minimum(c, at)))
+            if minimums:
+                weights = b.fadd(weights, minimums[quad // 4])
             c.store(c.at(out, 16 * quad), weights)
         return context.get_dummy_value()
 
@@ -54,6 +55,16 @@ def _block_operation(unpacking: Unpacking) -> Any:
 
 def _runs(unpacking: Unpacking, c: Code, at: Any) -> tuple[LLVMValue, ...]:
     return unpacking.runs(c, at) if unpacking.runs else ()
+
+
+def _minimums(unpacking: Unpacking, c: Code, at: Any) -> list[LLVMValue]:
+    """Of both runs; none if the type has no minimum."""
+    if not unpacking.minimum:
+        return []
+    minimum = unpacking.minimum(c, at)
+    if not unpacking.run_minimums:
+        return [minimum] * 2
+    return [c.builder.fmul(minimum, c.builder.fmul(run, constant(c.floats, -32.0))) for run in unpacking.run_minimums(c, at)]
 
 
 def _dequantize_row(unpacking: Unpacking) -> Any:

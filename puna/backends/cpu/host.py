@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import llvmlite
@@ -26,15 +26,15 @@ NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "avx512": ({"avx512vnni", "avx512vl", "avx512bw", "avx512dq"},),
     "avxvnni": ({"avxvnni"}, {"avx512vnni", "avx512vl"}),
-    "avx2": (set(),),
+    "avx2": ({"avx2"},),
+    "dotprod": ({"dotprod"},),  # 64-bit ARM
     "portable": (set(),),  # plain LLVM vectors
 }
 
 
 def _levels() -> list[str]:
     """What this CPU has, the fastest first."""
-    found = [name for name, enough in LEVELS.items() if any(features <= CPU_FEATURES for features in enough)]
-    return found if IS_X86 else ["portable"]
+    return [name for name, enough in LEVELS.items() if any(features <= CPU_FEATURES for features in enough)]
 
 
 def _level() -> str:
@@ -45,7 +45,9 @@ def _level() -> str:
 
 
 LEVEL = _level()
-PORTABLE = LEVEL == "portable"
+PLAIN = ("dotprod", "portable")  # levels that call no instruction of x86 by name
+PORTABLE = LEVEL in PLAIN
+EMULATES = False  # tests set this to run on any CPU what only others have: products of bytes by plain vectors
 WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 
@@ -59,11 +61,17 @@ def require_cpu() -> None:
         raise DeviceError(f"PUNA_SIMD is {wanted!r}; this CPU has {', '.join(_levels())}", hint="Unset it for the fastest.")
 
 
+def _numba_version() -> str:
+    """What the package says of its version, without an import of it. `importlib.metadata` takes 15 ms of each start."""
+    spec = find_spec("numba")
+    return Path(spec.origin).with_name("_version.py").read_text() if spec is not None and spec.origin is not None else ""
+
+
 @cache
 def cache_key() -> str:
     """A hash of all inputs of the machine code: this package's sources, the compilers, the CPU."""
     digest = hashlib.sha256()
-    parts = (sys.version, version("numba"), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), LEVEL)
+    parts = (sys.version, _numba_version(), llvmlite.__version__, CPU_NAME, *sorted(CPU_FEATURES), LEVEL)
     for part in parts:
         digest.update(part.encode() + b"\0")
     for path in sorted(Path(__file__).parent.glob("*.py")):

@@ -140,6 +140,17 @@ class EightRows:
         changes = self.builder.and_(self.builder.xor(self.right(bits, distance), bits), moved)
         return self.builder.xor(bits, self.builder.xor(changes, self.left(changes, distance)))
 
+    def low_bits(self, value: LlvmValue, shift: int, width: int) -> LlvmValue:
+        """So many bits of each lane, those from bit `shift` on."""
+        return self.builder.and_(self.right(value, shift), constant(_QUADS, (1 << width) - 1))
+
+    def low_bytes(self, quad: LlvmValue) -> LlvmValue:
+        """The first byte of the quad of each row."""
+        return self.builder.trunc(quad, ir.VectorType(_I8, GROUP))
+
+    def minus_32(self, values: LlvmValue) -> LlvmValue:
+        return self.builder.sub(values, constant(values.type, 32))
+
     def by_byte(self, *quads: LlvmValue) -> LlvmValue:
         """Byte 0 of the first quad of all rows, then byte 0 of the second quad; then byte 1 of both, and so on."""
         kind = ir.VectorType(_I8, 4 * GROUP)
@@ -209,6 +220,51 @@ def _q6_k(rows: EightRows) -> None:
     for four, scales in enumerate(rows.quads(192)):
         rows.put_scale(32 * four, rows.by_byte(scales))
     rows.put_scale(D_AT, rows.half(208))
+
+
+def _q3_k(rows: EightRows) -> None:
+    thirds = rows.quads(0) + rows.quads(16)
+    _put_two_bits(rows, 32, 96)
+    for block in range(8):
+        rows.put(96 * block + 64, rows.bits(thirds, block, 1))
+    first, second, tops = rows.quads(96)[:3]
+    for four, (low, shift) in enumerate(((first, 0), (second, 0), (first, 4), (second, 4))):
+        scales = rows.either([rows.right(low, shift, 15), rows.left(rows.right(tops, 2 * four, 3), 4)])
+        rows.put_scale(32 * four, rows.minus_32(rows.by_byte(scales)))
+    rows.put_scale(D_AT, rows.half(108))
+
+
+def _q2_k(rows: EightRows) -> None:
+    _put_two_bits(rows, 16, 64)
+    for four, scales in enumerate(rows.quads(0)):
+        rows.put_scale(32 * four, rows.by_byte(scales))
+    rows.put_scale(D_AT, rows.half(80))
+    rows.put_scale(DMIN_AT, rows.half(82))
+
+
+def _put_two_bits(rows: EightRows, offset: int, block_bytes: int) -> None:
+    """Of each block of a superblock. Each 32 bytes of the file hold those of four blocks, in bits 0 and 1, 2 and 3, and so on."""
+    for half in range(2):
+        quads = [quad for run in range(2) for quad in rows.quads(offset + 32 * half + 16 * run)]
+        for i in range(4):
+            for run in range(2):
+                rows.put(block_bytes * (4 * half + i) + 32 * run, rows.bits(quads[4 * run : 4 * run + 4], 2 * i, 2))
+
+
+def _iq4_xs(rows: EightRows) -> None:
+    both, low = rows.quads(0)[:2]  # d and the upper two bits of the blocks' scales; their lower four
+    rows.put_scale(64, rows.half(0))
+    for block in range(8):
+        scale = rows.either([rows.low_bits(low, 4 * block, 4), rows.left(rows.low_bits(both, 16 + 2 * block, 2), 4)])
+        rows.put_scale(GROUP * block, rows.minus_32(rows.low_bytes(scale)))
+        for quad, vector in enumerate(rows.quads(8 + 16 * block)):
+            rows.put(32 * (4 * block + quad), vector)
+
+
+def _mxfp4(rows: EightRows) -> None:
+    rows.put_scale(0, rows.low_bytes(rows.quads(0)[0]))
+    for quad, vector in enumerate(rows.quads(1)):
+        rows.put(32 * quad, vector)
 
 
 def _put_six_bit_scales(rows: EightRows) -> None:
@@ -323,3 +379,8 @@ interleave_q5_1 = _interleaver(KINDS["Q5_1"], partial(_five_bits, scales=2))
 interleave_q4_k = _interleaver(KINDS["Q4_K"], _q4_k)
 interleave_q5_k = _interleaver(KINDS["Q5_K"], _q5_k)
 interleave_q6_k = _interleaver(KINDS["Q6_K"], _q6_k)
+interleave_q3_k = _interleaver(KINDS["Q3_K"], _q3_k)
+interleave_q2_k = _interleaver(KINDS["Q2_K"], _q2_k)
+interleave_iq4_nl = _interleaver(KINDS["IQ4_NL"], partial(_as_in_file, scales=1, runs=1))
+interleave_iq4_xs = _interleaver(KINDS["IQ4_XS"], _iq4_xs)
+interleave_mxfp4 = _interleaver(KINDS["MXFP4"], _mxfp4)

@@ -14,6 +14,12 @@ superblock is 256 columns, a block 32, a quad 4 neighbouring ones.
   Q5_K  [block 0..7] as Q5_0's, then as Q4_K
   Q6_K  [run 0..15]([pair 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then [run 0..15][8 x i8 scale], [8 x f16 d]
         a run is 16 columns; bits 2j and 2j + 1 of its last bytes are the upper two of quad j
+  Q3_K  [block 0..7]([run 0..1][row 0..7][4 x byte], [row 0..7][4 x byte]), then as Q6_K
+        bits 2j and 2j + 1 of a run's bytes are the lower two of its quad j; bit j of the last ones is the third of the block's
+  Q2_K  [block 0..7][run 0..1][row 0..7][4 x byte], as Q3_K's, then [run 0..15][8 x byte], [8 x f16 d, 8 x f16 dmin]
+        a byte holds the scale of a run in its low half, and its minimum in its high half
+  IQ4_NL, IQ4_XS, MXFP4: numbers as Q4_0's, which stand for others (`formats/blocks.py`)
+        then as Q4_0; [block 0..7][8 x i8 scale], [8 x f16 d]; [block][8 x u8 exponent of the scale]
   F32, F16, BF16  [column][row 0..7]
 Rows are padded to 8 and columns to 32 with zeros. The matrices of a layer's experts follow each other, each padded. GGUF's block
 layouts: `formats/blocks.py`.
@@ -92,6 +98,11 @@ KINDS = {
     "Q4_K": PackedType("q4_k", SUPERBLOCK, 144, 148),  # six-bit scales and minimums become bytes
     "Q5_K": PackedType("q5_k", SUPERBLOCK, 176, 180),
     "Q6_K": PackedType("q6_k", SUPERBLOCK, 210, 210),
+    "Q3_K": PackedType("q3_k", SUPERBLOCK, 110, 114),
+    "Q2_K": PackedType("q2_k", SUPERBLOCK, 84, 84),
+    "IQ4_NL": PackedType("iq4_nl", BLOCK, 18, 18),
+    "IQ4_XS": PackedType("iq4_xs", SUPERBLOCK, 136, 138),
+    "MXFP4": PackedType("mxfp4", BLOCK, 17, 17),
 }
 
 EXPONENT, EXPONENT_ONE = 0x7C00, 0x0400  # the bits of a scale's exponent, all set if it is infinite or NaN; the lowest of them

@@ -182,6 +182,15 @@ class CPUBackend:
     def write_pages(self, page_ids: Sequence[int], pages: PageBytes) -> None:
         self._pages[list(page_ids)] = pages
 
+    @property
+    def thread_choice(self) -> ThreadChoice:
+        """The numbers of threads to choose from."""
+        return self._threads
+
+    def best_threads(self) -> dict[int, int]:
+        """Tokens of a step, at least -> the number of threads that was found best for it so far."""
+        return self._policy.best()
+
     def roofline(self) -> Roofline:
         return roofline.measure(self.info.threads)
 

@@ -6,12 +6,15 @@ depend on how many tokens there are:
 
     total = fma(sum * step, scale, total), and with a minimum: total = fma(minimum, sum of x, total)
 
+where each run has a minimum, x is multiplied by it before it is summed.
+
 A panel holds block after block: [plane][quad 0..7][row][4 bytes], then per row a float32 scale, a float32 minimum if the type has
-one, and if it has runs, two int16 for each of the two.
+one, and if it has runs, two int16 for each of the two, then a float32 for each of the two if they have minimums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +22,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from puna.backends.cpu.host import LEVEL
-from puna.backends.cpu.instructions import F32, I64, Code, Dots, DoublewordDots, LLVMValue, NumberForm, Token, WordDots
+from puna.backends.cpu.instructions import (
+    F32,
+    I64,
+    Code,
+    Dots,
+    DoublewordDots,
+    LLVMValue,
+    NumberForm,
+    SignedDots,
+    Token,
+    WordDots,
+)
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import Vector, build_load, build_store, constant
 from puna.backends.cpu.unpacking import Place, Unpacking
@@ -42,6 +56,7 @@ class Tile(NamedTuple):
 TILES = {
     "avx512": Tile(DoublewordDots(), 16, 2, 6, 12),
     "avxvnni": Tile(DoublewordDots(), 8, 2, 4, 6),
+    "dotprod": Tile(SignedDots(), 8, 2, 4, 6),  # vectors of 256 bits are two of its 32 registers
     "avx2": Tile(WordDots(), 8, 2, 4, 6),
     "portable": Tile(WordDots(), 8, 2, 4, 6),
 }
@@ -86,8 +101,12 @@ class WeightPanel:
         return self.minimums_at + (self.row_bytes if self.form.has_minimum else 0)
 
     @property
-    def block_bytes(self) -> int:
+    def run_minimums_at(self) -> int:
         return self.runs_at + (2 * self.row_bytes if self.form.has_runs else 0)
+
+    @property
+    def block_bytes(self) -> int:
+        return self.run_minimums_at + (2 * self.row_bytes if self.form.has_run_minimums else 0)
 
 
 # ---- a block from packed weights ------------------------------------------------------------------------------------
@@ -110,10 +129,24 @@ def _quad_of(c: Code, token: Token, quad: int) -> LLVMValue:
     return c.repeat(c.at(token.numbers, 4 * quad), c.bytes)
 
 
-def _added(c: Code, total: LLVMValue, dot: LLVMValue, token: Token, scale: LLVMValue, minimum: LLVMValue | None) -> LLVMValue:
+def _added(
+    c: Code,
+    total: LLVMValue,
+    dot: LLVMValue,
+    token: Token,
+    scale: LLVMValue,
+    minimum: LLVMValue | None,
+    run_minimums: Sequence[LLVMValue],
+) -> LLVMValue:
     """A total, and what a block adds to it."""
-    total = c.fma(c.builder.fmul(dot, c.repeat(token.step, c.floats)), scale, total)
-    return total if minimum is None else c.fma(minimum, c.repeat(token.sum, c.floats), total)
+    step = c.repeat(token.step, c.floats)
+    total = c.fma(c.builder.fmul(dot, step), scale, total)
+    if minimum is None:
+        return total
+    if not run_minimums:
+        return c.fma(minimum, c.repeat(token.sum, c.floats), total)
+    first, second = (c.builder.fmul(one, c.run_sum(token, run)) for run, one in enumerate(run_minimums))
+    return c.fma(minimum, c.builder.fmul(c.builder.fadd(first, second), step), total)  # whole numbers below 2**24: exact
 
 
 def _records(b: Any, x: LLVMValue, stride: LLVMValue, tokens: int, last: LLVMValue) -> list[LLVMValue]:
@@ -135,8 +168,11 @@ def packed_operations(unpacking: Unpacking, dots: Dots, tokens: int) -> tuple[An
         sums = _sums_of_packed(c, dots, unpacking, at, found)
         scale = unpacking.scale(c, at)
         minimum = unpacking.minimum(c, at) if unpacking.minimum else None
+        of_runs = unpacking.run_minimums(c, at) if unpacking.run_minimums else ()
         old = cgutils.unpack_tuple(b, totals)
-        added = [_added(c, total, dot, token, scale, minimum) for total, dot, token in zip(old, sums, found, strict=True)]
+        added = [
+            _added(c, total, dot, token, scale, minimum, of_runs) for total, dot, token in zip(old, sums, found, strict=True)
+        ]
         return context.make_tuple(b, tile, added)
 
     def built_finish(context: Any, b: Any, signature: Any, values: Any) -> Any:
@@ -188,6 +224,9 @@ def unpack_operation(panel: WeightPanel) -> Any:
         if unpacking.runs:
             for run, pairs in enumerate(unpacking.runs(c, at)):
                 c.store(c.at(to, panel.runs_at + run * panel.row_bytes), pairs)
+        if unpacking.run_minimums:
+            for run, numbers in enumerate(unpacking.run_minimums(c, at)):
+                c.store(c.at(to, panel.run_minimums_at + run * panel.row_bytes), numbers)
         return context.get_dummy_value()
 
     @intrinsic
@@ -231,7 +270,11 @@ def multiply_operation(panel: WeightPanel) -> Any:
                 dot = tile.dots.end(c, form, [of_run[i] for of_run in runs], scales)
                 scale = c.load_floats(c.at(at, panel.scales_at + offset))
                 minimum = c.load_floats(c.at(at, panel.minimums_at + offset)) if form.has_minimum else None
-                added.append(_added(c, totals[i], dot, token, scale, minimum))
+                of_runs = [
+                    c.load_floats(c.at(at, panel.run_minimums_at + run * panel.row_bytes + offset))
+                    for run in range(2 * form.has_run_minimums)
+                ]
+                added.append(_added(c, totals[i], dot, token, scale, minimum, of_runs))
         return added
 
     def built(context: Any, b: Any, signature: Any, values: Any) -> Any:
@@ -251,6 +294,36 @@ def multiply_operation(panel: WeightPanel) -> Any:
     @intrinsic
     def multiply(typing: Any, totals: Any, at: Any, count: Any, x: Any, columns: Any, stride: Any, first: Any, last: Any) -> Any:
         return types.void(*[NUMBER] * 8), built
+
+    return multiply
+
+
+def peak_operation(tile: Tile) -> Any:
+    """Multiply `quads` quads of four-bit numbers at an address with a tile's activations behind them, and nothing else: what the
+    products of a panel would reach without scales, totals and unpacking. Writes the sums there, so that they are needed."""
+    form = NumberForm(4)
+
+    def built(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        address, loops, quads = values
+        c, step = Code(b, tile.lanes), 4 * tile.lanes
+        nowhere = Token(*[address] * len(Token._fields))
+        begun = [tile.dots.begin(c, form, nowhere, 0)] * (tile.tokens * tile.vectors)
+
+        def add_quad(quad: LLVMValue, *sums: LLVMValue) -> list[LLVMValue]:
+            rows = b.add(address, b.mul(quad, I64(step * tile.vectors)))
+            vectors = [c.load_bytes(c.at(rows, step * v)) for v in range(tile.vectors)]
+            x = [c.repeat(c.at(rows, 64 * t), c.bytes) for t in range(tile.tokens)]
+            pairs = [(quad_of_x, vector) for quad_of_x in x for vector in vectors]
+            return [tile.dots.add(c, form, s, [vector], quad_of_x) for s, (quad_of_x, vector) in zip(sums, pairs, strict=True)]
+
+        sums = c.loop(loops, lambda _, *sums: c.loop(quads, add_quad, sums), begun)
+        for i, total in enumerate(sums):
+            c.store(c.at(address, step * i), total)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def multiply(typing: Any, address: Any, loops: Any, quads: Any) -> Any:
+        return types.void(*[NUMBER] * 3), built
 
     return multiply
 

@@ -21,7 +21,7 @@ def try_cpu() -> dict[str, Any]:
     started = time.perf_counter()
     try:
         from puna.backends.cpu import host, roofline
-        from puna.resources import usable_cores
+        from puna.cores import choose_threads
 
         host.require_cpu()
         total = sum_of_ones()
@@ -29,7 +29,7 @@ def try_cpu() -> dict[str, Any]:
         return {"problem": error.typed.message, "hint": error.typed.hint}
     except ImportError as error:
         return {"problem": f"{error.name or 'a package'} cannot be imported: {error}", "module": error.name}
-    threads = usable_cores()
+    threads = choose_threads().start
     return {
         "cpu": host.CPU_NAME,
         "threads": threads,

@@ -5,7 +5,7 @@ This is all that a type is to the products (`multiply.py`). A vector has a lane 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from puna.backends.cpu.layout import (
     GROUP,
 )
 from puna.backends.cpu.simd import constant
+from puna.formats.blocks import IQ4_VALUES, MXFP4_VALUES
 
 
 class Place(NamedTuple):
@@ -43,6 +44,7 @@ class Unpacking:
     scale: Callable[[Code, Place], LLVMValue]
     minimum: Callable[[Code, Place], LLVMValue] | None = None
     runs: Callable[[Code, Place], tuple[LLVMValue, LLVMValue]] | None = None
+    run_minimums: Callable[[Code, Place], tuple[LLVMValue, LLVMValue]] | None = None  # whole numbers as float32
 
     @property
     def numbers_bytes(self) -> int:
@@ -100,6 +102,25 @@ def _six_bits(c: Code, at: Place) -> Numbers:
             yield 4 * run + 2 * pair + 1, c.join_bits(c.high_nibbles(both), bits, 4 * pair - 2, 48)
 
 
+def _two_bits(c: Code, at: Place) -> Numbers:
+    """Two runs: bits 2j and 2j + 1 of a byte are quad j's."""
+    for run in range(2):
+        four = c.load_bytes(c.at(at.numbers, 32 * run))
+        for j in range(4):
+            yield 4 * run + j, c.builder.and_(c.shifted(four, 2 * j), constant(c.bytes, 3))
+
+
+def _three_bits(c: Code, at: Place) -> Numbers:
+    """As `_two_bits`, then bit j of a byte is the third of quad j of the block."""
+    bits = c.load_bytes(c.at(at.numbers, 64))
+    for quad, numbers in _two_bits(c, at):
+        yield quad, c.join_bits(numbers, bits, quad - 2, 4)
+
+
+def _named_by_nibbles(values: Sequence[int]) -> Callable[[Code, Place], Numbers]:
+    return lambda c, at: ((quad, c.looked_up(numbers, values)) for quad, numbers in _nibbles(c, at))
+
+
 # ---- scales ---------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +149,41 @@ def _affine_minimum(c: Code, at: Place) -> LLVMValue:
 def _above_centre(minimum: Callable[[Code, Place], LLVMValue], scale: Callable[[Code, Place], LLVMValue], zero: int) -> Any:
     """The minimum where numbers count from the zero: minimum + zero * scale."""
     return lambda c, at: c.fma(scale(c, at), constant(c.floats, float(zero)), minimum(c, at))
+
+
+def _signed_scale(c: Code, at: Place) -> LLVMValue:
+    """d * scale of a block, exact"""
+    scale = c.to_floats(c.load_signed(_of_block(c, at, GROUP)))
+    return c.builder.fmul(c.load_halves(c.at(at.scales, 8 * GROUP)), scale)
+
+
+def _power_of_two(c: Code, at: Place) -> LLVMValue:
+    """2**(exponent - 128); the two smallest are subnormal."""
+    exponent, b = c.load_unsigned(at.scales), c.builder
+    usual = b.shl(b.sub(exponent, constant(c.integers, 1)), constant(c.integers, 23))
+    subnormal = b.shl(constant(c.integers, 1 << 21), exponent)
+    is_usual = b.icmp_unsigned(">", exponent, constant(c.integers, 1))
+    return b.bitcast(b.select(is_usual, usual, subnormal), c.floats)
+
+
+def _run_minimum_unit(c: Code, at: Place) -> LLVMValue:
+    """dmin / 32, exact: what a run's minimum times -32 * (sum of the activations) is multiplied by."""
+    return c.builder.fmul(c.load_halves(c.at(at.scales, DMIN_AT)), constant(c.floats, 1 / 32))
+
+
+def _low_run_scales(c: Code, at: Place) -> tuple[LLVMValue, LLVMValue]:
+    """Scales in low halves of a block's two runs, each as two int16 a lane."""
+    first = _of_block(c, at, 2 * GROUP)
+    one, other = (c.builder.and_(_pairs(c, c.at(first, GROUP * run)), constant(c.words, 15)) for run in range(2))
+    return one, other
+
+
+def _high_run_minimums(c: Code, at: Place) -> tuple[LLVMValue, LLVMValue]:
+    """Minimums in high halves of a block's two runs."""
+    first = _of_block(c, at, 2 * GROUP)
+    bytes_of_runs = (c.load_unsigned(c.at(first, GROUP * run)) for run in range(2))
+    one, other = (c.to_floats(c.builder.lshr(both, constant(c.integers, 4))) for both in bytes_of_runs)
+    return one, other
 
 
 def _run_scales(c: Code, at: Place) -> tuple[LLVMValue, LLVMValue]:
@@ -163,4 +219,19 @@ UNPACKINGS: dict[str, Unpacking] = {
         _above_centre(_affine_minimum, _affine_scale, 16),
     ),
     "q6_k": Unpacking(NumberForm(6, 32, has_runs=True), True, 192, 144, _six_bits, _half(D_AT), runs=_run_scales),
+    "q3_k": Unpacking(NumberForm(3, 4, has_runs=True), True, 96, 144, _three_bits, _half(D_AT), runs=_run_scales),
+    "q2_k": Unpacking(
+        NumberForm(2, 0, has_minimum=True, has_runs=True, has_run_minimums=True),
+        True,
+        64,
+        160,
+        _two_bits,
+        _half(D_AT),
+        _run_minimum_unit,
+        _low_run_scales,
+        _high_run_minimums,
+    ),
+    "iq4_nl": Unpacking(NumberForm(8), False, 128, 16, _named_by_nibbles(IQ4_VALUES.tolist()), _half(0)),
+    "iq4_xs": Unpacking(NumberForm(8), True, 128, 80, _named_by_nibbles(IQ4_VALUES.tolist()), _signed_scale),
+    "mxfp4": Unpacking(NumberForm(5, 12), False, 128, 8, _named_by_nibbles((MXFP4_VALUES + 12).tolist()), _power_of_two),
 }

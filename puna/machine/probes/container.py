@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from puna.cores import choose_threads
 from puna.machine.environment import container_kind
 from puna.machine.finding import Finding
 from puna.machine.host import Host
 from puna.machine.probes.base import Patient
 from puna.machine.processor import processor
-from puna.resources import allowed_cores, cpu_quota, usable_cores
+from puna.resources import allowed_cores, cpu_quota
 from puna.units import MIB, counted, foreign_bytes, rough_gib
 
 LEAST_SHM_BYTES = 256 * MIB  # Docker gives 64 MiB, which can be too little for NCCL with several GPUs
@@ -47,7 +48,7 @@ def _quota(patient: Patient) -> Iterator[Finding]:
     allowed = allowed_cores(patient.host) or (found.threads if found else 1)
     if quota is None or quota >= allowed:
         return
-    threads = usable_cores(patient.host, allowed)
+    threads = choose_threads(0, patient.host, allowed).start
     yield Finding(
         "container.cpu-quota",
         "warning" if quota < 1 else "note",

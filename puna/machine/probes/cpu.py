@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from puna.cores import choose_threads
 from puna.machine.finding import Finding
 from puna.machine.probes.base import Patient
 from puna.machine.processor import Processor, processor
@@ -27,11 +28,14 @@ def cpu(patient: Patient) -> Iterator[Finding]:
     if found is None:
         yield Finding("cpu.name", "note", "the system does not say which CPU this is", "puna tests the kernels anyway")
         return
+    choice = choose_threads(0, patient.host, found.threads)
     patient.facts["cpu"] = {
         "name": found.name,
         "cores": found.cores or found.threads,
         "threads": found.threads,
         "usable_threads": usable_cores(patient.host, found.threads),
+        "model_threads": choice.start,
+        "model_threads_why": choice.why,
         "flags": sorted(found.flags.intersection((*NEEDED_ON_X86, *WIDER))),
     }
     yield from _cores(patient, found)
@@ -51,7 +55,9 @@ def _cores(patient: Patient, found: Processor) -> Iterator[Finding]:
             device="cpu",
         )
     else:
-        yield Finding("cpu.cores", "ok", f"{found.name}: {present}", device="cpu")
+        choice = choose_threads(0, patient.host, found.threads)
+        begins = f"models begin with {counted(choice.start, 'thread')}, {choice.why}"
+        yield Finding("cpu.cores", "ok", f"{found.name}: {present}; {begins}", device="cpu")
 
 
 def _instructions(patient: Patient, found: Processor) -> Iterator[Finding]:

@@ -206,7 +206,7 @@ def test_products_are_those_of_the_numbers_that_the_kernel_sees(quant: str, rows
 
 # Scales of blocks whose numbers all have one end of their range.
 ENDS: dict[str, float] = {"d": 1, "m": -0.5, "dmin": 0.5}
-ENDS_OF: dict[str, dict[str, float]] = {"Q8_0": {"qs": -128}, "Q6_K": {"scales": -128}}
+ENDS_OF: dict[str, dict[str, float]] = {"Q8_0": {"qs": -128}, "Q6_K": {"scales": -128}, "MXFP4": {"e": 128}}
 
 
 @pytest.mark.parametrize("fill", [0, 255])

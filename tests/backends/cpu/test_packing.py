@@ -91,7 +91,7 @@ def five_bits(blocks: Blocks) -> Bytes:
 
 def before_scales(numbers: Bytes, blocks: Blocks) -> Bytes:
     """All numbers, then the scales of all blocks."""
-    fields = [name for name in ("d", "m") if name in (blocks.dtype.names or ())]
+    fields = [name for name in ("d", "m", "e") if name in (blocks.dtype.names or ())]
     scales = np.concatenate([by_block(blocks[name]) for name in fields], axis=1)
     return np.concatenate([numbers.reshape(-1), scales.reshape(-1)])
 
@@ -112,12 +112,39 @@ def q6_k(blocks: Blocks) -> Bytes:
     return joined([pairs_and_tops(numbers, 4, 2), by_block(blocks["scales"]), by_block(blocks["d"])])
 
 
+def four_quads(numbers: Bytes) -> Bytes:
+    """Lower two bits of four quads in one: (blocks, quads, 8, 4) -> (blocks, quads / 4, 8, 4)"""
+    return np.bitwise_or.reduce([(numbers[:, j::4] & 3) << np.uint8(2 * j) for j in range(4)])
+
+
+def q3_k(blocks: Blocks) -> Bytes:
+    thirds = by_quad(planes(blocks["hmask"], 1, 32))
+    numbers = four_quads(by_quad(planes(blocks["qs"], 2, 32))).reshape(len(thirds), 8, 2, GROUP, 4)
+    numbers = np.concatenate([numbers, tops(thirds << 4, 8, 1)[:, :, None]], axis=2)
+    low, high = planes(blocks["scales"][..., :8], 4, 8), planes(blocks["scales"][..., 8:], 2, 4)
+    return joined([numbers, by_block((low | high << 4) - np.uint8(32)), by_block(blocks["d"])])
+
+
+def q2_k(blocks: Blocks) -> Bytes:
+    numbers = four_quads(by_quad(planes(blocks["qs"], 2, 32)))
+    return joined([numbers, *(by_block(blocks[name]) for name in ("scales", "d", "dmin"))])
+
+
+def iq4_xs(blocks: Blocks) -> Bytes:
+    high = np.ascontiguousarray(blocks["scales_h"]).view(np.uint8).reshape(*blocks.shape, 2)
+    scales = planes(blocks["scales_l"], 4, 1) | planes(high, 2, 1) << 4
+    return joined([by_quad(blocks["qs"]), by_block(scales - np.uint8(32)), by_block(blocks["d"])])
+
+
 DEFINITIONS: dict[str, Callable[[Blocks], Bytes]] = {
-    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1"), simple),
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "MXFP4"), simple),
     **dict.fromkeys(("Q5_0", "Q5_1"), five_bits),
     "Q4_K": q4_k,
     "Q5_K": q5_k,
     "Q6_K": q6_k,
+    "Q3_K": q3_k,
+    "Q2_K": q2_k,
+    "IQ4_XS": iq4_xs,
     **dict.fromkeys(FLOATS, by_block),
 }
 
