@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ SHAPES = {  # layers, heads, K/V heads, head_dim
     "8B": (32, 32, 8, 128),
 }
 PAGE_SIZE = 32
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 LINE = (
     "{shape:5} {kv:5} {context:6} {layer_us:10.1f} us a layer {step_ms:10.3f} ms a step"
     " {gb_s:6.1f} GB/s {of_read:5.0%} {gflop_s:7.1f} GFLOP/s {of_fma:5.0%}"
@@ -102,8 +104,14 @@ class Attention:
         times = np.zeros((self.layers + 1, 2), np.int64)
         fixed = self.entry.address, self.memory.ctypes.data, self.size_row.ctypes.data, self.layers
         last = self.arrays["control"].ctypes.data, times.ctypes.data
-        list(pool.map(lambda thread: attend_layers(*fixed, *last, thread, self.threads), range(self.threads)))
+        list(pool.map(lambda thread: self._attend(thread, *fixed, *last), range(self.threads)))
         return float(np.diff(times @ [1, 1e-9]).min())
+
+    def _attend(self, thread: int, *addresses: int) -> None:
+        """Each thread on a core of its own, or they would share one for as long as another program is busy on the other."""
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {CORES[thread % len(CORES)]})
+        attend_layers(*addresses, thread, self.threads)
 
 
 def _fill(kv: Any, kv_type: str, rng: np.random.Generator) -> None:

@@ -18,14 +18,29 @@ OPTIMISATION = 3
 
 def machine_code(kernel: Any, num_arguments: int) -> tuple[str, bytes]:
     """(function name, object file) of a kernel that takes `num_arguments` int64 numbers."""
-    signature = (types.int64,) * num_arguments
-    kernel.compile(signature)
-    compiled = kernel.overloads[signature]
-    symbol = compiled.fndesc.llvm_func_name
-    module = compiled.library.linked()
+    symbol, module = _linked(kernel, num_arguments)
     machine = _target_machine()
     _optimise(module, machine)
     return symbol, bytes(machine.emit_object(module))
+
+
+def assembly(kernel: Any, num_arguments: int, triple: str, cpu: str) -> str:
+    """The machine code of a kernel for a triple and a CPU, as LLVM names them, to be read (docs/kernels.md)."""
+    _, module = _linked(kernel, num_arguments)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=OPTIMISATION)
+    module.triple, module.data_layout = triple, str(machine.target_data)
+    _optimise(module, machine)
+    return str(machine.emit_assembly(module))
+
+
+def _linked(kernel: Any, num_arguments: int) -> tuple[str, Any]:
+    """(function name, module of a kernel and all that it calls)"""
+    signature = (types.int64,) * num_arguments
+    kernel.compile(signature)
+    compiled = kernel.overloads[signature]
+    return compiled.fndesc.llvm_func_name, compiled.library.linked()
 
 
 def _optimise(module: Any, machine: Any) -> None:

@@ -26,15 +26,15 @@ NEEDED_ON_X86 = ("avx2", "fma", "f16c")
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "avx512": ({"avx512vnni", "avx512vl", "avx512bw", "avx512dq"},),
     "avxvnni": ({"avxvnni"}, {"avx512vnni", "avx512vl"}),
-    "avx2": (set(),),
+    "avx2": ({"avx2"},),
+    "dotprod": ({"dotprod"},),  # 64-bit ARM
     "portable": (set(),),  # plain LLVM vectors
 }
 
 
 def _levels() -> list[str]:
     """What this CPU has, the fastest first."""
-    found = [name for name, enough in LEVELS.items() if any(features <= CPU_FEATURES for features in enough)]
-    return found if IS_X86 else ["portable"]
+    return [name for name, enough in LEVELS.items() if any(features <= CPU_FEATURES for features in enough)]
 
 
 def _level() -> str:
@@ -45,7 +45,9 @@ def _level() -> str:
 
 
 LEVEL = _level()
-PORTABLE = LEVEL == "portable"
+PLAIN = ("dotprod", "portable")  # levels that call no instruction of x86 by name
+PORTABLE = LEVEL in PLAIN
+EMULATES = False  # tests set this to run on any CPU what only others have: products of bytes by plain vectors
 WAIT_S, POLL_S = 60.0, 0.05  # for another process that compiles
 
 

@@ -1,13 +1,14 @@
 """Vector instructions of the products, written straight into LLVM: each class of CPU multiplies bytes in its own way.
 
 A lane is a row of weights; it holds four neighbouring bytes of the row (a quad), or one 32-bit sum. A product of a block of
-weights adds unsigned bytes times the activations' int8. `Dots` says how; its two kinds give the same integers:
+weights adds unsigned bytes times the activations' int8. `Dots` says how; its kinds give the same integers:
 
 - `WordDots`: x86's `pmaddubsw` adds two products into 16 bits, and a block's products are added up there, modulo 2**16. So
   numbers of a block are at most five bits wide, or six bits in runs of 16 columns. Where the sum of unsigned numbers would not
   fit, it begins with -zero * (sum of the activations), so that what counts is the sum of number - zero, which fits. Numbers of
   eight bits are signed: |w| * (sign(w) x) is added in 32 bits. Plain vector code does the same on CPUs that are not x86.
-- `DoublewordDots`: `vpdpbusd` (VNNI) adds four products of whole bytes into 32 bits.
+- `DoublewordDots`: `vpdpbusd` (VNNI) adds four products of unsigned with signed bytes into 32 bits.
+- `SignedDots`: so does `sdot` of ARM, with signed bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from puna.backends.cpu.host import PORTABLE
+from puna.backends.cpu import host
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import (
     build_absolute_i8,
@@ -121,7 +122,7 @@ class Code:
 
     def looked_up(self, indices: LLVMValue, table: Sequence[int]) -> LLVMValue:
         """For each byte, which is below 16, the byte of a table."""
-        if not PORTABLE:
+        if not host.PORTABLE:
             halves = ir.Constant(self.bytes, [value & 255 for value in table] * 2)
             return build_call(self.builder, "llvm.x86.avx2.pshuf.b", self.bytes, halves, indices)
         values = [constant(self.bytes, value) for value in table]
@@ -286,6 +287,8 @@ class DoublewordDots(Dots):
         return build_splat(c.builder, start, c.lanes)
 
     def add(self, c: Code, form: NumberForm, total: LLVMValue, planes: Sequence[LLVMValue], x: LLVMValue) -> LLVMValue:
+        if host.EMULATES:
+            return _add_products(c, total, False, planes[0], x)
         return build_call(c.builder, f"llvm.x86.avx512.vpdpbusd.{32 * c.lanes}", c.integers, total, planes[0], x)
 
     def end(self, c: Code, form: NumberForm, runs: Sequence[LLVMValue], scales: Sequence[LLVMValue]) -> LLVMValue:
@@ -294,6 +297,39 @@ class DoublewordDots(Dots):
             return floats[0]
         wide = [c.to_floats(_high_word(c, c.builder.bitcast(scale, c.integers))) for scale in scales]
         return c.fma(floats[1], wide[1], c.builder.fmul(floats[0], wide[0]))  # whole numbers below 2**24: exact
+
+
+class SignedDots(DoublewordDots):
+    """`sdot`, on the two halves of a vector: ARM's have 128 bits. Unsigned numbers have few bits, so they are signed ones too."""
+
+    def split(self, c: Code, form: NumberForm, numbers: LLVMValue) -> list[LLVMValue]:
+        return [numbers]
+
+    def begin(self, c: Code, form: NumberForm, token: Token, run: int) -> LLVMValue:
+        return constant(c.integers, 0) if form.bits == 8 else super().begin(c, form, token, run)
+
+    def add(self, c: Code, form: NumberForm, total: LLVMValue, planes: Sequence[LLVMValue], x: LLVMValue) -> LLVMValue:
+        if host.EMULATES:
+            return _add_products(c, total, True, planes[0], x)
+        half = ir.VectorType(I32, c.lanes // 2)
+        parts = zip(_halves(c, total), _halves(c, planes[0]), _halves(c, x), strict=True)
+        low, high = (build_call(c.builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", half, *part) for part in parts)
+        return c.builder.shuffle_vector(low, high, c.indices(range(c.lanes)))
+
+
+def _halves(c: Code, value: LLVMValue) -> list[LLVMValue]:
+    count = value.type.count
+    return [c.builder.shuffle_vector(value, value, c.indices(range(at, at + count // 2))) for at in (0, count // 2)]
+
+
+def _add_products(c: Code, total: LLVMValue, is_signed: bool, numbers: LLVMValue, x: LLVMValue) -> LLVMValue:
+    """Add four products to each lane, by plain vectors."""
+    b, numbers, x = c.builder, c.builder.bitcast(numbers, c.integers), c.builder.bitcast(x, c.integers)
+    for byte in range(4):
+        up, down = constant(c.integers, 24 - 8 * byte), constant(c.integers, 24)
+        number = (b.ashr if is_signed else b.lshr)(b.shl(numbers, up), down)
+        total = b.add(total, b.mul(number, b.ashr(b.shl(x, up), down)))
+    return total
 
 
 def _low_word(c: Code, pairs: LLVMValue) -> LLVMValue:

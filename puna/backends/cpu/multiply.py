@@ -33,7 +33,7 @@ from puna.backends.cpu.simd import (
 )
 from puna.backends.cpu.unpacking import UNPACKINGS, Unpacking
 
-AHEAD_BYTES = 8192  # of weights that a tile of packed blocks prefetches: the hardware's prefetcher stops at each 4 KiB page
+AHEAD_BYTES = 16384  # of weights that a tile of packed blocks prefetches: the hardware's prefetcher stops at each 4 KiB page
 FEW = (1, 2, 4)  # tokens of the tiles that read packed blocks
 # The fewest tokens that are worth a panel, by the bits of a number. Eight bits and floats need little unpacking.
 WORTH_A_PANEL = {2: 5, 3: 5, 4: 5, 5: 5, 6: 5, 8: 48}

@@ -22,7 +22,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from puna.backends.cpu.host import LEVEL
-from puna.backends.cpu.instructions import F32, I64, Code, Dots, DoublewordDots, LLVMValue, NumberForm, Token, WordDots
+from puna.backends.cpu.instructions import (
+    F32,
+    I64,
+    Code,
+    Dots,
+    DoublewordDots,
+    LLVMValue,
+    NumberForm,
+    SignedDots,
+    Token,
+    WordDots,
+)
 from puna.backends.cpu.layout import GROUP
 from puna.backends.cpu.simd import Vector, build_load, build_store, constant
 from puna.backends.cpu.unpacking import Place, Unpacking
@@ -45,6 +56,7 @@ class Tile(NamedTuple):
 TILES = {
     "avx512": Tile(DoublewordDots(), 16, 2, 6, 12),
     "avxvnni": Tile(DoublewordDots(), 8, 2, 4, 6),
+    "dotprod": Tile(SignedDots(), 8, 2, 4, 6),  # vectors of 256 bits are two of its 32 registers
     "avx2": Tile(WordDots(), 8, 2, 4, 6),
     "portable": Tile(WordDots(), 8, 2, 4, 6),
 }
@@ -282,6 +294,36 @@ def multiply_operation(panel: WeightPanel) -> Any:
     @intrinsic
     def multiply(typing: Any, totals: Any, at: Any, count: Any, x: Any, columns: Any, stride: Any, first: Any, last: Any) -> Any:
         return types.void(*[NUMBER] * 8), built
+
+    return multiply
+
+
+def peak_operation(tile: Tile) -> Any:
+    """Multiply `quads` quads of four-bit numbers at an address with a tile's activations behind them, and nothing else: what the
+    products of a panel would reach without scales, totals and unpacking. Writes the sums there, so that they are needed."""
+    form = NumberForm(4)
+
+    def built(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        address, loops, quads = values
+        c, step = Code(b, tile.lanes), 4 * tile.lanes
+        nowhere = Token(*[address] * len(Token._fields))
+        begun = [tile.dots.begin(c, form, nowhere, 0)] * (tile.tokens * tile.vectors)
+
+        def add_quad(quad: LLVMValue, *sums: LLVMValue) -> list[LLVMValue]:
+            rows = b.add(address, b.mul(quad, I64(step * tile.vectors)))
+            vectors = [c.load_bytes(c.at(rows, step * v)) for v in range(tile.vectors)]
+            x = [c.repeat(c.at(rows, 64 * t), c.bytes) for t in range(tile.tokens)]
+            pairs = [(quad_of_x, vector) for quad_of_x in x for vector in vectors]
+            return [tile.dots.add(c, form, s, [vector], quad_of_x) for s, (quad_of_x, vector) in zip(sums, pairs, strict=True)]
+
+        sums = c.loop(loops, lambda _, *sums: c.loop(quads, add_quad, sums), begun)
+        for i, total in enumerate(sums):
+            c.store(c.at(address, step * i), total)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def multiply(typing: Any, address: Any, loops: Any, quads: Any) -> Any:
+        return types.void(*[NUMBER] * 3), built
 
     return multiply
 
