@@ -1,6 +1,6 @@
 """A mixture of experts beside a dense model that multiplies as many weights for each token: what routing and sorting cost.
 
-    python benchmarks/experts.py [--threads 2] [--pairs 9] [--quantize q8_0]
+    python benchmarks/experts.py [--threads 2] [--pairs 9] [--quantize q8_0] [--shape small] [--measures decode,batch,prefill]
 
 Random weights, in memory, both models in one process, taking turns. decode: one token at a time after 64 of prompt; batch: the
 same for 8 sequences at once; prefill: a step of 256 tokens. Reported: tokens per second, the median of the pair ratios, and their
@@ -30,14 +30,21 @@ from puna.plan import make_plan
 from puna.request import Request, SamplingParams
 from puna.scheduler import ScheduledChunk
 
-PLAIN = plain_model(12, 8, 4, 64, 512, 1024, 8192, 2048, tie_embeddings=True)
-EXPERTS = Experts(512, count=16, top_k=2)
-MODELS: dict[str, ModelConfig] = {
-    "experts": replace(PLAIN, layers=tuple(replace(layer, ffn=EXPERTS) for layer in PLAIN.layers)),
-    "dense": replace(PLAIN, layers=tuple(replace(layer, ffn=Dense(EXPERTS.size * EXPERTS.top_k)) for layer in PLAIN.layers)),
+SHAPES: dict[str, tuple[ModelConfig, Experts]] = {
+    "small": (plain_model(12, 8, 4, 64, 512, 1024, 8192, 2048, tie_embeddings=True), Experts(512, count=16, top_k=2)),
+    "mixtral": (plain_model(2, 16, 4, 64, 1024, 1024, 8192, 2048, tie_embeddings=True), Experts(3584, count=8, top_k=2)),
+    "qwen3-moe": (plain_model(3, 16, 4, 64, 1024, 1024, 8192, 2048, tie_embeddings=True), Experts(384, count=128, top_k=8)),
 }
 PROMPT, STEPS, CHUNK, SEQUENCES = 64, 32, 256, 8
-IDS: list[int] = np.random.default_rng(0).integers(0, PLAIN.vocab_size, CHUNK + SEQUENCES).tolist()
+IDS: list[int] = np.random.default_rng(0).integers(0, 8192, CHUNK + SEQUENCES).tolist()
+
+
+def models(shape: str) -> dict[str, ModelConfig]:
+    plain, experts = SHAPES[shape]
+    parts: dict[str, Experts | Dense] = {"experts": experts, "dense": Dense(experts.size * experts.top_k)}
+    return {
+        name: replace(plain, layers=tuple(replace(layer, ffn=part) for layer in plain.layers)) for name, part in parts.items()
+    }
 
 
 def loaded(config: ModelConfig, quantize: str, threads: int) -> tuple[Backend, int]:
@@ -82,12 +89,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--quantize", type=str.upper, default="Q8_0")
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--measures", default="decode,batch,prefill")
     given = parser.parse_args()
-    made = {name: loaded(config, given.quantize, given.threads) for name, config in MODELS.items()}
+    made = {name: loaded(config, given.quantize, given.threads) for name, config in models(given.shape).items()}
     backends = {name: backend for name, (backend, _) in made.items()}
     print(", ".join(f"{name}: {size / 1e6:.0f} MB" for name, (_, size) in made.items()))
     rows = []
-    for what in ("decode", "batch", "prefill"):
+    for what in given.measures.split(","):
         speeds: dict[str, list[float]] = {name: [] for name in backends}
         for pair in range(-1, given.pairs):  # the first one warms up
             for name in list(backends) if pair % 2 else list(backends)[::-1]:
@@ -98,7 +107,7 @@ def main() -> None:
         rows.append({"what": what, **medians, "ratio": round(statistics.median(ratios), 3)})
         print(f"{what:8}" + "".join(f"{value:>8} {name}" for name, value in medians.items()), end="")
         print(f"   ratio {rows[-1]['ratio']}, {ratios[0]:.3f}-{ratios[-1]:.3f}")
-    print(json.dumps({"quantize": given.quantize, "threads": given.threads, "rows": rows}))
+    print(json.dumps({"shape": given.shape, "quantize": given.quantize, "threads": given.threads, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def command(
         else:
             fitting = partial(_fitting, max_context=llm.plan.max_context, report=report)
             tests = workloads(prompt_tokens, decode_tokens, depth, fitting)
-            facts |= versus.facts(PeerComparison(llm, tests, repeat, report), report)
+            facts |= versus.facts(PeerComparison(llm, tests, repeat, report), report) | {"threads": _threads(llm)}
     lines = list(table(facts) if versus is None else comparison_table(facts))
     if as_json:
         print_json(facts)

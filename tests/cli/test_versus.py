@@ -42,7 +42,7 @@ def test_a_line_of_json_has_everything(fake_llama_cpp: Path, tiny_gguf: Path, pu
     (peer,) = facts["peers"]
     assert (peer["name"], peer["version"], facts["computes"], facts["pairs"], facts["problems"]) == (
         "llama.cpp", "0.0.1", "F32", 2, {})  # fmt: skip
-    assert facts["device"]["threads"] >= 1 and facts["version"] and peer["model"] == str(tiny_gguf)
+    assert facts["device"]["threads"] >= 1 and facts["threads"] is None and facts["version"] and peer["model"] == str(tiny_gguf)
     assert [row["test"] for row in peer["tests"]] == ["pp4", "tg2", "tg64 @ d8"]
     assert all(len(row["pairs"]) == 2 and row["min"] <= row["ratio"] <= row["max"] for row in peer["tests"])
     assert peer["limits_before"].keys() == peer["limits_after"].keys()

@@ -35,7 +35,7 @@ from puna.formats.mapped import release
 Bytes = npt.NDArray[np.uint8]
 
 MADE_WEIGHTS = 1 << 22  # of a part whose rows are made on demand: they are in memory twice
-LEAST_BYTES, MOST_BYTES = 1 << 20, 32 << 20  # of a thread's turn
+LEAST_BYTES, MOST_BYTES = 1 << 20, 8 << 20  # of a thread's turn: so much of the file is in memory beside its copy
 TURNS = 8  # of each thread, at least, so that all end at about the same time
 
 
