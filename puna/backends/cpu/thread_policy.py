@@ -61,7 +61,8 @@ class Search:
     """
 
     def __init__(self, counts: Sequence[int], at: int, watches: bool = True) -> None:
-        """counts: ascending numbers of threads to choose from; at: the index of the first. watches: slow steps start a trial."""
+        """counts: ascending numbers of threads to choose from; at: the index of the first. watches: slow steps start a trial, and
+        the first trial comes at once; without, it must be earned too, because a user would wait for it."""
         self._counts, self._at, self._watches = counts, at, watches
         self._step = 0  # from `at` to the number that is tried; 0: no trial runs
         self._last_step = 1
@@ -106,6 +107,8 @@ class Search:
             self._block = StepTimes()  # so that it holds slow steps only, if a second one follows
         self._block.add(rows, seconds)
         if self._num_slow == BLOCK_STEPS or self._block.is_full:
+            if self._usual == 0.0 and not self._watches:
+                self._prices = dict.fromkeys(self._prices, LEAST_PRICE_STEPS * self._block.seconds / self._block.steps)
             self._usual, self._block = self._block.pace, StepTimes()
             self._begin(-1 if self._num_slow == BLOCK_STEPS else self._affordable())
             self._num_slow = 0

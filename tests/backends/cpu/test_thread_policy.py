@@ -226,6 +226,14 @@ def test_prompts_and_answers_have_searches_of_their_own() -> None:
     assert policy.best()[512] == 8 and policy.best()[1] in (2, 3)
 
 
+def test_a_second_prompt_is_no_trial() -> None:
+    """Whoever asks again a moment later would wait half as long again. Trials of long steps wait until they are earned."""
+    policy = ThreadPolicy((1, 2), start=2)
+    for _ in range(20):
+        assert policy.threads_for(256) == 2
+        policy.note(256, 0.4)
+
+
 def test_a_new_kind_of_step_begins_where_the_nearest_one_is() -> None:
     policy = ThreadPolicy((1, 2), 2)
     paces(policy, {1: 0.008, 2: 0.2}, 200)
