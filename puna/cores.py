@@ -2,7 +2,7 @@
 
 All threads of a step get equal shares of its rows and wait for the slowest of them. So the hardware threads of a core get one
 thread, and the slow cores of a CPU that has two kinds are used only if number times slowest speed is larger with them. There
-`backends/cpu/thread_policy.py` begins; it tries the other numbers in `ThreadChoice.counts`.
+`backends/cpu/threads.py` begins; it tries the other numbers in `ThreadChoice.counts`.
 
 Sources: the kernel's `ABI/stable/sysfs-devices-system-cpu` (topology, cpu_capacity) and `perf` (/sys/devices/cpu_atom), Apple's
 sysctl hw.perflevel0, Microsoft's GetLogicalProcessorInformationEx.

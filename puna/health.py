@@ -323,7 +323,11 @@ def _scales_of(tensor: Tensor, rows: npt.NDArray[np.uint8], first: int) -> Itera
         yield BLOCK_TYPES[tensor.type.name].dequantize(rows)
         return
     blocks = rows.reshape(-1).view(layout)
-    yield from (blocks[name] for name in layout.names if layout[name].kind == "f" and layout[name].shape == ())
+    scales = [name for name in layout.names if layout[name].kind == "f" and layout[name].shape == ()]
+    if scales:
+        yield from (blocks[name] for name in scales)
+    else:  # a scale that is an exponent
+        yield tensor.type.dequantize(rows)
 
 
 AGAIN = "Fetch the file again and compare its sha256; else take another conversion."

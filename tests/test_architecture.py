@@ -65,6 +65,7 @@ IN_A_PEERS_PYTHON = {path for path in SOURCES if path.parent.name == "peers"} - 
 }
 # tests/x/test_y.py tests puna/x/y.py. What the other test files test:
 TESTED = {
+    "backends/cpu/test_thread_policy.py": "puna/backends/cpu/threads.py",
     "backends/test_table.py": "puna/backends/__init__.py",
     "backends/torch/kernels/test_graph.py": "puna/backends/torch/graph.py",  # with kernels, so in Triton's interpreter
     "backends/torch/kernels/test_model.py": "puna/backends/torch/model.py",

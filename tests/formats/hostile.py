@@ -223,14 +223,14 @@ def run_mutants(form: str, seed: int, count: int) -> None:
 
 
 def _open(path: Path) -> bool:
-    """Whether it loads; then every weight can be reached."""
+    """Whether it loads; then every weight can be reached. A scale that is not finite is refused where it is read."""
     try:
         checkpoint = open_checkpoint(path)
+        for tensor in checkpoint.tensors.values():
+            tensor.dequantize(0, 1)
     except (ModelFormatError, UnsupportedModelError) as error:
         assert error.message.isprintable() and len(error.message) < 1000, f"message {error.message!r}"
         return False
-    for tensor in checkpoint.tensors.values():
-        tensor.dequantize(0, 1)
     return True
 
 

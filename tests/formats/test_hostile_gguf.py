@@ -216,7 +216,7 @@ KINDS: dict[str, tuple[Edit, type[PunaError], str]] = {
         "multiple",
     ),
     "unknown tensor type": (any_tensor("code", 42, 255, 2**31), Unsupported, "newer ggml"),
-    "unreadable tensor type": (any_tensor("code", 16, 9, 24, 28, 39), Unsupported, "Readable"),
+    "unreadable tensor type": (any_tensor("code", 16, 9, 24, 28, 40), Unsupported, "Readable"),
     "removed tensor type": (any_tensor("code", 4, 5, 31), Unsupported, "Readable"),
     "offset beyond the file": (any_tensor("offset", *(size // 32 * 32 for size in HUGE)), Broken, "tensor"),
     "offset not aligned": (shifted_tensor(1), Broken, "gap"),

@@ -61,7 +61,7 @@ def test_a_number_that_cannot_be_is_no_measurement(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff\x00", b"[]", b'{"version": 1, "limits": 3}', b'{"version": 9}', b"[" * 100_000, b" " * (1 << 17) + b"{}"]
+    "text", [b"", b"\xff\x00", b"[]", b'{"version": 2, "limits": 3}', b'{"version": 9}', b"[" * 100_000, b" " * (1 << 17) + b"{}"]
 )
 def test_a_file_that_is_damaged_or_hostile_is_no_measurement(text: bytes) -> None:
     machine_file().parent.mkdir(parents=True)

@@ -35,8 +35,7 @@ from puna.backends.cpu.tables import (
     matrix_rows,
     packed_adapter,
 )
-from puna.backends.cpu.thread_policy import ThreadPolicy
-from puna.backends.cpu.threads import Team
+from puna.backends.cpu.threads import Team, ThreadPolicy
 from puna.batch import Batch, Computed, SamplingBatch
 from puna.config import EngineConfig
 from puna.cores import ThreadChoice, choose_threads

@@ -39,11 +39,11 @@ class Shares(NamedTuple):
     step_s: float  # per step
 
 
-# cpu: `puna bench`, 2 threads of a Zen 5, 135M and 1.1B shapes, Q4_0, Q4_1, Q8_0, F16 (docs/LOG.md). cuda: published shares of
-# engines of this kind (70 % for bf16 at batch 1, less for fewer bits), and 1.3 us for each of six launches of a recorded layer;
-# not yet measured for ours.
+# cpu: 2 threads of a Zen 3 (docs/LOG.md); a 1.1B shape reached 0.59 of the int8 rate in Q4_0, 0.45 in Q4_K_M and Q4_1, 0.36 in
+# Q8_0, and 0.84 of the float rate in F16. cuda: published shares of engines of this kind (70 % for bf16 at batch 1, less for
+# fewer bits), and 1.3 us for each of six launches of a recorded layer; not yet measured for ours.
 SHARES: Mapping[str, Shares] = {
-    "cpu": Shares({"": 0.85}, quantised=0.55, floats=0.90, layer_s=4e-6, step_s=60e-6),
+    "cpu": Shares({"": 0.85}, quantised=0.45, floats=0.85, layer_s=4e-6, step_s=60e-6),
     "cuda": Shares(
         {"": 0.50, "F16": 0.70, "BF16": 0.70, "F32": 0.75, "Q8_0": 0.60},
         quantised=0.45,

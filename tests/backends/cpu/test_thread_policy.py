@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from puna.backends.cpu.thread_policy import EXPLORED, ThreadPolicy
+from puna.backends.cpu.threads import EXPLORED, ThreadPolicy
 
 BARRIER_S = 200 * 0.3e-6  # of a step, for each doubling of the threads
 ALONE_S = 0.032

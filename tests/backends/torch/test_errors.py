@@ -314,10 +314,10 @@ class Short:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         self.count, self.at = 0, at
-        from puna.backends.cpu import model
+        from puna.backends.cpu import model, packing
 
-        for holder, name in ((model, "aligned_zeros"), (model, "pack"), (model, "_padded_vector"), (Tensor, "dequantize"),
-                             (np, "zeros")):  # fmt: skip
+        for holder, name in ((model, "aligned_zeros"), (packing, "aligned_zeros"), (packing, "_pack"), (model, "_padded_vector"),
+                             (Tensor, "dequantize"), (np, "zeros")):  # fmt: skip
             monkeypatch.setattr(holder, name, self._counted(getattr(holder, name)))
 
     def _counted(self, work: Callable[..., Any]) -> Callable[..., Any]:
