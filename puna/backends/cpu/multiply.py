@@ -36,7 +36,7 @@ from puna.backends.cpu.unpacking import UNPACKINGS, Unpacking
 AHEAD_BYTES = 16384  # of weights that a tile of packed blocks prefetches: the hardware's prefetcher stops at each 4 KiB page
 FEW = (2, 4)  # tokens of the tiles that read packed blocks
 # The fewest tokens that are worth a panel, by the bits of a number. Eight bits and floats need little unpacking.
-WORTH_A_PANEL = {2: 5, 3: 5, 4: 5, 5: 5, 6: 5, 8: 48}
+WORTH_A_PANEL = {2: 9, 3: 9, 4: 9, 5: 9, 6: 9, 8: 48}
 FLOATS_WORTH_A_PANEL = 48
 TOTALS = PANEL_TOKENS + max(TILE.tokens, TILE.float_tokens)  # tokens whose totals lie before a panel: whole tiles
 
@@ -112,10 +112,17 @@ def _panel_product(unpacking: Unpacking) -> Any:
 
     @kernel
     def unpack_groups(w, blocks, first, last, begin, count, to):
-        """Blocks begin..begin+count-1 of groups first..last-1; the last group stands for those that are missing."""
+        """Blocks begin..begin+count-1 of groups first..last-1; the last group stands for those that are missing.
+
+        What the next panel will read is prefetched, so that memory works while this one is multiplied.
+        """
+        ahead = (count if begin + count < blocks else groups * blocks - begin) * block_bytes
         for i in range(groups):
             at = w + min(first + i, last - 1) * blocks * block_bytes
             for block in range(count):
+                following = at + (begin + block) * block_bytes + ahead
+                for line in range(0, block_bytes, 64):
+                    prefetch(following + line)
                 unpack(at, blocks, begin + block, to + block * panel_block + i * 4 * GROUP)
 
     @kernel
