@@ -145,6 +145,18 @@ def _panel_product(unpacking: Unpacking) -> Any:
     return multiply_panels
 
 
+def _in_runs(multiply_panels: Any) -> Any:
+    """The kernel for any number of tokens, of which panels serve PANEL_TOKENS at a time."""
+
+    @kernel
+    def multiply_runs(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds, scratch):
+        for t in range(0, tokens, PANEL_TOKENS):
+            run = min(PANEL_TOKENS, tokens - t)
+            multiply_panels(w, columns, x + t * x_stride, x_stride, run, y + t * y_stride, y_stride, first, last, adds, scratch)
+
+    return multiply_runs
+
+
 @kernel
 def clear(at, num_bytes):
     for i in range(at, at + num_bytes, 32):
@@ -165,7 +177,7 @@ def write_tile(totals, row_bytes, tokens, groups, y, y_stride, adds):
 def _product(unpacking: Unpacking) -> Any:
     """The entry `multiply_*` for a quantised type."""
     alone, (two, few) = _lone_product(unpacking), (_packed_product(unpacking, tile) for tile in FEW)
-    many, worth_a_panel = _panel_product(unpacking), WORTH_A_PANEL[unpacking.form.bits]
+    many, worth_a_panel = _in_runs(_panel_product(unpacking)), WORTH_A_PANEL[unpacking.form.bits]
 
     @entry
     def multiply(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds, scratch):
@@ -177,9 +189,7 @@ def _product(unpacking: Unpacking) -> Any:
         elif tokens < worth_a_panel:
             few(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
         else:
-            for t in range(0, tokens, PANEL_TOKENS):
-                run = min(PANEL_TOKENS, tokens - t)
-                many(w, columns, x + t * x_stride, x_stride, run, y + t * y_stride, y_stride, first, last, adds, scratch)
+            many(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds, scratch)
         return 0
 
     return multiply
@@ -198,7 +208,7 @@ def _finish(y, total, adds):
 
 def _float_product(load: Any, size: int) -> Any:
     """The entry `multiply_*` for weights that `load` reads as float32, `size` bytes each. `x` is a float32 row."""
-    many = _float_panel_product(load, size)
+    many = _in_runs(_float_panel_product(load, size))
 
     @kernel
     def alone(w, columns, x, y, first, last, adds):
@@ -272,9 +282,7 @@ def _float_product(load: Any, size: int) -> Any:
         elif tokens < FLOATS_WORTH_A_PANEL:
             few(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds)
         else:
-            for t in range(0, tokens, PANEL_TOKENS):
-                run = min(PANEL_TOKENS, tokens - t)
-                many(w, columns, x + t * x_stride, x_stride, run, y + t * y_stride, y_stride, first, last, adds, scratch)
+            many(w, columns, x, x_stride, tokens, y, y_stride, first, last, adds, scratch)
         return 0
 
     return multiply

@@ -7,7 +7,6 @@ same numbers with plain vector instructions on any other CPU. All integer result
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -126,10 +125,6 @@ def _store_i8(builder: Any, address: Any, value: Any) -> None:
     build_store(builder, address, builder.trunc(value, _V8B))
 
 
-def _twice(builder: Any, value: Any) -> Any:
-    return _pick(builder, value, [i // 2 for i in range(2 * value.type.count)])
-
-
 def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> None:
     """The sum of two quads, then of its numbers 0 and 1, and 2 and 3: two int16, times a factor."""
     quad = builder.add(_pick(builder, value, [0, 1, 2, 3]), _pick(builder, value, [4, 5, 6, 7]))
@@ -137,7 +132,6 @@ def _store_quad_sums(builder: Any, address: Any, value: Any, factor: Any) -> Non
     build_store(builder, address, builder.mul(pairs, build_splat(builder, builder.trunc(factor, _I16), 2)))
 
 
-load_i8x32 = _operation(I8x32, (types.int64,), lambda b, at: build_load(b, at, I8x32.llvm))
 load_f32x8 = _operation(F32x8, (types.int64,), build_load_f32)
 load_f16x8 = _operation(F32x8, (types.int64,), build_load_f16)
 load_bf16x8 = _operation(F32x8, (types.int64,), _load_bf16)
@@ -152,19 +146,12 @@ load_bf16 = _operation(
 )
 load_i32 = _operation(types.int32, (types.int64,), lambda b, at: build_load(b, at, _I32))
 load_i64 = _operation(types.int64, (types.int64,), lambda b, at: build_load(b, at, _I64))
-load_u16 = _operation(types.uint16, (types.int64,), lambda b, at: build_load(b, at, _I16))
-load_u8x8 = _operation(F32x8, (types.int64,), lambda b, at: b.uitofp(b.zext(build_load(b, at, _V8B), _V8I), _V8F))
 load_i8x8 = _operation(F32x8, (types.int64,), build_load_i8)
-load_u8_pairs = _operation(
-    I16x16, (types.int64,), lambda b, at: b.zext(_twice(b, build_load(b, at, _V8B)), I16x16.llvm)
-)  # each twice
-load_i8_pairs = _operation(I16x16, (types.int64,), lambda b, at: b.sext(_twice(b, build_load(b, at, _V8B)), I16x16.llvm))
 load_u8 = _operation(types.uint8, (types.int64,), lambda b, at: build_load(b, at, _I8))
 store_f32 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: build_store(b, at, v))
 store_f16 = _operation(types.void, (types.int64, types.float32), lambda b, at, v: build_store(b, at, b.fptrunc(v, _F16)))
 store_i32 = _operation(types.void, (types.int64, types.int32), lambda b, at, v: build_store(b, at, v))
 store_u8 = _operation(types.void, (types.int64, types.uint8), lambda b, at, v: build_store(b, at, v))
-store_u16 = _operation(types.void, (types.int64, types.uint16), lambda b, at, v: build_store(b, at, v))
 
 
 def _prefetch(builder: Any, address: Any) -> None:
@@ -215,11 +202,7 @@ def _call_entry(typing: Any, function: Any, *arguments: Any) -> Any:
 call: Any = intrinsic(_call_entry)
 
 
-# Four bytes, two int16, or one float, repeated over the whole vector.
-repeat_i8x4 = _operation(I8x32, (types.int64,), lambda b, at: b.bitcast(build_splat(b, build_load(b, at, _I32), 8), I8x32.llvm))
-repeat_i16x2 = _operation(
-    I16x16, (types.int64,), lambda b, at: b.bitcast(build_splat(b, build_load(b, at, _I32), 8), I16x16.llvm)
-)
+# One float, repeated over the whole vector.
 repeat_f32 = _operation(F32x8, (types.int64,), lambda b, at: build_splat(b, build_load(b, at, _F32), 8))
 splat_f32 = _operation(F32x8, (types.float32,), lambda b, x: build_splat(b, x, 8))
 
@@ -318,37 +301,12 @@ def build_absolute_i8(builder: Any, w: Any) -> Any:
     return build_sign(builder, w, w)
 
 
-def _join_bits(builder: Any, x: Any, bits: Any, mask: Any) -> Any:
-    return builder.or_(x, builder.and_(bits, build_splat(builder, builder.trunc(mask, _I8), 32)))
-
-
-def _shift(builder: Any, x: Any, count: Any, shift: str) -> Any:
-    wide, counts = builder.bitcast(x, I16x16.llvm), build_splat(builder, builder.trunc(count, _I16), 16)
-    return builder.bitcast(getattr(builder, shift)(wide, counts), I8x32.llvm)
-
-
-def _high_nibbles(builder: Any, x: Any) -> Any:
-    shifted = builder.lshr(builder.bitcast(x, I16x16.llvm), constant(I16x16.llvm, 4))
-    return builder.and_(builder.bitcast(shifted, I8x32.llvm), constant(I8x32.llvm, 15))
-
-
 def _any_negative(builder: Any, x: Any) -> Any:
     signs = builder.bitcast(builder.icmp_signed("<", x, constant(I16x8.llvm, 0)), ir.IntType(8))
     return builder.zext(builder.icmp_unsigned("!=", signs, _I8(0)), _I64)
 
 
-low_nibbles = _operation(I8x32, (I8x32,), lambda b, x: b.and_(x, constant(I8x32.llvm, 15)))
-high_nibbles = _operation(I8x32, (I8x32,), _high_nibbles)
-shift_left = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "shl"))  # in 16 bits: mask bits shifted in
-shift_right = _operation(I8x32, (I8x32, types.int64), lambda b, x, n: _shift(b, x, n, "lshr"))
-join_bits = _operation(I8x32, (I8x32, I8x32, types.int64), _join_bits)  # x | bits & mask
-madd_u8_i8 = _operation(I16x16, (I8x32, I8x32), build_madd_u8_i8)  # sums of two neighbours; 15 * 127 * 2 fits eight times
-madd_i16 = _operation(I32x8, (I16x16, I16x16), build_madd_i16)  # sums of two neighbours
-widen_pairs = _operation(I32x8, (I16x16,), lambda b, x: build_madd_i16(b, x, constant(I16x16.llvm, 1)))  # sums of two neighbours
-add_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.add(x, y))
-sub_i16 = _operation(I16x16, (I16x16, I16x16), lambda b, x, y: b.sub(x, y))
 add_i32 = _operation(I32x8, (I32x8, I32x8), lambda b, x, y: b.add(x, y))
-to_f32 = _operation(F32x8, (I32x8,), lambda b, x: b.sitofp(x, _V8F))
 round_i32 = _operation(I32x8, (F32x8,), lambda b, x: b.fptosi(build_call(b, "llvm.rint.v8f32", _V8F, x), _V8I))  # ties to even
 sum_lanes_i32 = _operation(types.int32, (I32x8,), lambda b, x: _fold(b, x, b.add))
 zeros_i16x8 = _operation(I16x8, (), lambda b: constant(I16x8.llvm, 0))
@@ -375,10 +333,7 @@ def _atomic_store(builder: Any, address: Any, value: Any) -> None:
     builder.store_atomic(value, builder.inttoptr(address, _I64.as_pointer()), "release", 8)
 
 
-_YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
-
 atomic_add = _operation(types.int64, (types.int64, types.int64), _atomic_add)  # returns the old value
 atomic_load = _operation(types.int64, (types.int64,), _atomic_load)
 atomic_store = _operation(types.void, (types.int64, types.int64), _atomic_store)
 pause = _operation(types.void, (), _pause)
-yield_core = _operation(types.int32, (), lambda b: build_call(b, _YIELD, _I32))
